@@ -1,0 +1,303 @@
+"""The journal of one branch: append, read back, replay, drop.
+
+Knows segments and frames, never what a record means. One process owns it for writing (the caller holds the branch's
+lock); any number may read below a position that the owner has told them.
+
+J1. `end` is behind the last whole frame. A failed or short append is cut back to it before anything else is written;
+    where the cut fails too, the journal is broken and takes nothing more.
+J2. What `sync` covers: every frame appended before it was called, and the names of the segments that hold them.
+J3. A sync that failed is final: the kernel may have dropped the pages, so the journal is broken from then on.
+J4. A segment is unlinked only below the sealed position; its descriptor stays open while somebody may still read it.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from helios_fs.errors import CorruptObject, HeliosError, ReadOnly, StoreFault
+from helios_fs.journal.frame import (
+    BLOCK_BYTES,
+    HEADER_BYTES,
+    block_count,
+    data_is_whole,
+    encode_head,
+    head_is_whole,
+    parse_header,
+)
+from helios_fs.journal.segment import SUFFIX, Segment
+from helios_fs.store import files
+
+SEGMENT_BYTES: Final = 32 << 20
+_SMALL_SEGMENT_BYTES: Final = 4 << 20
+_WINDOW_BYTES: Final = 4 << 20
+
+
+class Frame(NamedTuple):
+    """One record as replay hands it out; `data_position` is where its data can be read back."""
+
+    position: int
+    kind: int
+    flags: int
+    time_ns: int
+    payload: bytes
+    data_position: int
+    data_bytes: int
+    next_position: int
+
+
+class Journal:
+    """The segments of one branch, the last of them open for appending."""
+
+    def __init__(self, directory: str, segments: list[Segment], writable: bool) -> None:
+        self._directory = directory
+        self._segments = segments
+        self._starts = [segment.start for segment in segments]
+        self._writable = writable
+        self._unsynced: list[Segment] = segments[-1:]
+        self._names_unsynced = True
+        self.broken: HeliosError | None = None
+        self.end = segments[-1].end
+        self.synced = segments[0].start
+
+    @classmethod
+    def create(cls, directory: str, start: int) -> "Journal":
+        """Make a journal whose first frame will stand at `start`. Durable after the first `sync`."""
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        return cls(directory, [Segment.create(directory, start)], writable=True)
+
+    @classmethod
+    def open(cls, directory: str, start: int, writable: bool = True) -> "Journal":
+        """Open the journal that holds everything from `start` on.
+
+        The owner (`writable`) drops segments that end before `start`, and a journal without segments begins at
+        `start`. Call `recover` before appending. Raises CorruptObject where a segment is missing in the middle.
+        """
+        try:
+            names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
+        except FileNotFoundError:
+            names = []
+        segments: list[Segment] = []
+        for name in names:
+            try:
+                segments.append(Segment.open(directory, name, writable))
+            except CorruptObject:
+                # A segment that was being made when the power went has no frames yet; only the last can be one.
+                if name != names[-1] or not writable:
+                    raise
+                files.remove(os.path.join(directory, name))
+            except FileNotFoundError:
+                # A reader raced with the owner, who dropped what is sealed; the checks below tell if it was needed.
+                continue
+        while len(segments) > 1 and segments[1].start <= start:
+            gone = segments.pop(0)
+            gone.close()
+            if writable:
+                files.remove(gone.path)
+        for before, after in zip(segments, segments[1:], strict=False):
+            if before.end != after.start:
+                raise CorruptObject(f"{directory}: the journal has a gap before position {after.start:#x}")
+        if segments and not segments[0].start <= start <= segments[-1].end:
+            raise CorruptObject(f"{directory}: the journal does not reach position {start:#x}")
+        if not segments:
+            if not writable:
+                raise CorruptObject(f"{directory}: the journal has no segments")
+            return cls.create(directory, start)
+        return cls(directory, segments, writable)
+
+    # -- Writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, kind: int, flags: int, time_ns: int, payload: bytes, data: bytes = b"") -> int:
+        """Append one frame by one system call and return the position of its data (its end, where it has none).
+
+        On return it survives the death of this process; a power cut only after `sync`. Raises StoreFull or StoreFault
+        with nothing appended, ReadOnly once the journal is broken.
+        """
+        if self.broken is not None:
+            raise ReadOnly(f"the journal takes no more changes: {self.broken}")
+        end = self.end
+        segment = self._segments[-1]
+        if end - segment.start >= SEGMENT_BYTES:
+            segment = self._roll()
+        head = encode_head(end, kind, flags, time_ns, payload, data)
+        length = len(head) + len(data)
+        try:
+            if data:
+                files.append(segment.fd, (head, data), length)
+            else:
+                files.append(segment.fd, (head,), length)
+        except HeliosError:
+            self._cut_back(segment)
+            raise
+        self.end = segment.end = end + length
+        return end + len(head)
+
+    def _cut_back(self, segment: Segment) -> None:
+        try:
+            segment.cut(self.end)
+        except HeliosError as error:
+            self.broken = error
+
+    def _roll(self) -> Segment:
+        segment = Segment.create(self._directory, self.end)
+        self._segments.append(segment)
+        self._starts.append(segment.start)
+        self._unsynced.append(segment)
+        self._names_unsynced = True
+        return segment
+
+    def end_segment(self) -> None:
+        """Let the next frame begin a new segment, unless this one is still small: what is sealed can go sooner."""
+        if self.end - self._segments[-1].start >= _SMALL_SEGMENT_BYTES:
+            self._roll()
+
+    def sync(self) -> int:
+        """Make durable what was appended before the call; return the position up to which it is. May run in a thread.
+
+        Raises StoreFault, after which the journal is broken: what the kernel failed to write may be gone.
+        """
+        if self.broken is not None:
+            raise ReadOnly(f"the journal takes no more changes: {self.broken}")
+        end = self.end
+        if self.synced >= end:
+            return end
+        pending = list(self._unsynced)
+        names = self._names_unsynced
+        self._names_unsynced = False
+        try:
+            for segment in pending:
+                files.sync_data(segment.fd)
+            if names:
+                files.sync_directory(self._directory)
+        except HeliosError as error:
+            self.broken = error
+            raise StoreFault(f"fsync failed, and is final: {error}") from error
+        # The last one takes more appends, so it stays in the list.
+        for segment in pending:
+            if segment is not self._segments[-1] and segment in self._unsynced:
+                self._unsynced.remove(segment)
+        self.synced = max(self.synced, end)
+        return end
+
+    # -- Reading -----------------------------------------------------------------------------------------------------
+
+    def _segment_at(self, position: int) -> Segment:
+        index = bisect_right(self._starts, position) - 1
+        if index < 0:
+            raise CorruptObject(f"{self._directory}: position {position:#x} is no longer in the journal")
+        return self._segments[index]
+
+    def read_data(self, position: int, data_bytes: int, start: int, end: int) -> bytes:
+        """Return bytes `start`..`end` of the data, `data_bytes` long, of the frame whose data is at `position`.
+
+        Verified against the frame's checksums: raises CorruptObject, never returns wrong bytes.
+        """
+        segment = self._segment_at(position)
+        first = start // BLOCK_BYTES
+        sums_position = position - 8 * block_count(data_bytes) + 8 * first
+        block_start = first * BLOCK_BYTES
+        block_end = min(data_bytes, (end + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES)
+        sums_bytes = 8 * block_count(block_end - block_start)
+        if first == 0 and block_end == data_bytes:
+            raw = segment.read(sums_bytes + data_bytes, sums_position)
+            sums, blocks = raw[:sums_bytes], raw[sums_bytes:]
+        else:
+            sums = segment.read(sums_bytes, sums_position)
+            blocks = segment.read(block_end - block_start, position + block_start)
+        if len(blocks) != block_end - block_start or not data_is_whole(sums, blocks):
+            raise CorruptObject(f"{segment.path}: data at position {position:#x} does not match its checksum")
+        if start == block_start and end == block_end:
+            return blocks
+        return blocks[start - block_start : end - block_start]
+
+    def frames(self, start: int, end: int | None = None, check_data: bool = False) -> Iterator[Frame]:
+        """Yield the whole frames from `start` up to `end`; stop at the first that is not whole.
+
+        `check_data` also verifies each frame's data, which recovery needs: a power cut can tear a frame anywhere.
+        """
+        position = start
+        limit = self.end if end is None else end
+        window = b""
+        window_start = start
+        while position < limit:
+            segment = self._segment_at(position)
+            if position >= segment.end:
+                return
+            offset = position - window_start
+            if offset < 0 or offset + HEADER_BYTES > len(window):
+                window_start, offset = position, 0
+                window = segment.read(min(_WINDOW_BYTES, segment.end - position), position)
+            header = parse_header(window[offset : offset + HEADER_BYTES])
+            if header is None:
+                return
+            body_end = HEADER_BYTES + header.body_bytes
+            if offset + body_end > len(window):
+                window_start, offset = position, 0
+                window = segment.read(max(body_end, _WINDOW_BYTES), position)
+            head = window[offset : offset + body_end]
+            data_position = position + body_end
+            next_position = data_position + header.data_bytes
+            if len(head) < body_end or not head_is_whole(header, head, position) or next_position > segment.end:
+                return
+            payload = head[HEADER_BYTES : HEADER_BYTES + header.payload_bytes]
+            if check_data and header.data_bytes:
+                data = segment.read(header.data_bytes, data_position)
+                if not data_is_whole(head[HEADER_BYTES + header.payload_bytes :], data):
+                    return
+            yield Frame(
+                position,
+                header.kind,
+                header.flags,
+                header.time_ns,
+                payload,
+                data_position,
+                header.data_bytes,
+                next_position,
+            )
+            position = next_position
+            if position >= segment.end:
+                window, window_start = b"", position
+
+    def recovered_to(self, position: int) -> None:
+        """Take `position` as the end: everything behind it is the torn tail of an unfinished append, and is cut off.
+
+        Raises CorruptObject where whole segments would be lost: that is damage, not a torn tail.
+        """
+        last = self._segments[-1]
+        if position < last.start:
+            raise CorruptObject(
+                f"{self._directory}: the journal is damaged at position {position:#x}, before its last segment"
+            )
+        if position < last.end:
+            last.cut(position)
+        self.end = last.end = position
+
+    # -- Dropping ----------------------------------------------------------------------------------------------------
+
+    def drop_below(self, position: int, keep_open: bool) -> None:
+        """Unlink the segments that end at or before `position`.
+
+        With `keep_open` they can still be read through their descriptors, for files that are unlinked but open.
+        """
+        while len(self._segments) > 1 and self._segments[1].start <= position and not keep_open:
+            gone = self._segments.pop(0)
+            self._starts.pop(0)
+            if gone in self._unsynced:
+                self._unsynced.remove(gone)
+            files.remove(gone.path)
+            gone.close()
+        if keep_open:
+            for index, segment in enumerate(self._segments[:-1]):
+                if self._segments[index + 1].start <= position:
+                    files.remove(segment.path)
+
+    @property
+    def start(self) -> int:
+        """Position of the oldest byte that can be read."""
+        return self._segments[0].start
+
+    def close(self) -> None:
+        """Close all segments."""
+        for segment in self._segments:
+            segment.close()
+        self._segments.clear()

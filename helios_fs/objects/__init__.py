@@ -1,0 +1,1 @@
+"""Pure values and their canonical encodings: ids, entries, tree pages, snapshots, journal records. No I/O."""

@@ -1,0 +1,434 @@
+"""The working tree of a branch: what a mount asks of it, in terms of inodes and names.
+
+Knows nothing of kernel requests or errno. Synchronous: it raises ColdObject rather than wait for the store.
+
+W1. Check, append, apply: a change is in the journal before memory shows it and before anybody is told.
+W2. Everything that can fail for a reason that the caller should hear of is checked before the append.
+W3. An exception between append and the end of apply makes the branch read-only: memory may be half changed, the
+    journal is right, and a remount rebuilds memory from it.
+W4. What a record names is bound first (R1 in objects/record.py).
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from helios_fs.errors import (
+    AttributeExists,
+    AttributeTooLarge,
+    DirectoryNotEmpty,
+    EntryExists,
+    FileTooLarge,
+    InvalidArgument,
+    IsADirectory,
+    NameTooLong,
+    NoSuchAttribute,
+    NoSuchEntry,
+    NotADirectory,
+    NotPermitted,
+    ReadOnly,
+    TooManyLinks,
+)
+from helios_fs.journal.journal import Journal
+from helios_fs.objects import record
+from helios_fs.objects.entry import Entry
+from helios_fs.objects.ids import SnapshotId, next_snapshot_id
+from helios_fs.objects.snapshot import Snapshot, encode_snapshot
+from helios_fs.store.objects import Objects
+from helios_fs.worktree import apply, content
+from helios_fs.worktree.index import Index
+from helios_fs.worktree.inode import Inode
+from helios_fs.worktree.inos import Inos
+from helios_fs.worktree.snapshots import Snapshots
+
+MAX_NAME_BYTES: Final = 255
+MAX_FILE_BYTES: Final = (1 << 63) - 1
+MAX_LINKS: Final = 65_000
+MAX_XATTR_VALUE_BYTES: Final = 65_536
+MAX_XATTR_LIST_BYTES: Final = 65_536
+
+_now_ns = time.time_ns
+
+
+class Worktree:
+    """One branch's newest state, and the only way to change it."""
+
+    def __init__(
+        self, branch: str, index: Index, journal: Journal, objects: Objects, inos: Inos, snapshots: Snapshots
+    ) -> None:
+        self.branch = branch
+        self.index = index
+        self.inodes = index.inodes
+        self.journal = journal
+        self.objects = objects
+        self.snapshots = snapshots
+        self._inos = inos
+        self.fault: BaseException | None = None
+        self.changed_in_epoch = False
+
+    # -- Appending ---------------------------------------------------------------------------------------------------
+
+    def _record(self, kind: int, flags: int, payload: bytes, change: Callable[..., Any], *arguments: Any) -> Any:
+        """Append a record without data, then apply it; the record's time is the last argument of `change`."""
+        if self.fault is not None:
+            raise ReadOnly("the branch is read-only after a fault; unmount and mount it again")
+        now_ns = _now_ns()
+        self.journal.append(kind, flags, now_ns, payload)
+        self.changed_in_epoch = True
+        try:
+            return change(self.index, *arguments, now_ns)
+        except BaseException as error:
+            self.fault = error
+            raise
+
+    def _bind(self, *inodes: Inode) -> None:
+        """Make sure that the journal says, in this epoch, where these inodes lie in the base."""
+        epoch = self.index.epoch
+        chain: list[Inode] = []
+        for inode in inodes:
+            here: Inode | None = inode
+            below = len(chain)
+            while here is not None and here.bound != epoch and here.nlink and here not in chain:
+                chain.insert(below, here)
+                here = here.parent
+        if not chain:
+            return
+        root = self.index.root
+        steps = [(i.ino, i.parent.ino if i.parent is not None else 0, i.name) for i in chain if i is not root]
+        if steps:
+            self.journal.append(record.BIND, 0, _now_ns(), record.pack_bind(steps))
+            self.changed_in_epoch = True
+        for inode in chain:
+            inode.bound = epoch
+
+    # -- Names -------------------------------------------------------------------------------------------------------
+
+    def _child(self, parent: Inode, name: bytes) -> Inode:
+        inode = self.index.find(parent, name)
+        if inode is None:
+            raise NoSuchEntry(f"no such name: {name!r}")
+        return inode
+
+    def _check_free(self, parent: Inode, name: bytes) -> None:
+        if len(name) > MAX_NAME_BYTES:
+            raise NameTooLong("a name may have 255 bytes")
+        if not parent.is_directory:
+            raise NotADirectory("not a directory")
+        if not parent.nlink:
+            raise NoSuchEntry("the directory was removed")
+        found = self.index.find(parent, name)
+        if found is not None:
+            self.index.forget_if_idle(found)
+            raise EntryExists(f"the name is taken: {name!r}")
+
+    def create(
+        self, parent: Inode, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0, target: bytes = b""
+    ) -> Inode:
+        """Make a file, directory, symlink, fifo, socket or device node; `mode` holds the type.
+
+        Raises EntryExists, NameTooLong, NotADirectory, NoSuchEntry (the directory is gone), StoreFull, ReadOnly.
+        """
+        self._check_free(parent, name)
+        if parent.mode & stat.S_ISGID:
+            gid = parent.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        if parent.bound != self.index.epoch:
+            self._bind(parent)
+        ino = self._inos.take()
+        payload = record.pack_create(parent.ino, ino, mode, uid, gid, rdev, name, target)
+        inode = self._record(
+            record.CREATE, 0, payload, apply.create, parent, name, ino, mode, uid, gid, rdev, target
+        )
+        assert isinstance(inode, Inode)
+        return inode
+
+    def unlink(self, parent: Inode, name: bytes) -> Inode:
+        """Take the name of something that is not a directory away; return what it named."""
+        inode = self._child(parent, name)
+        if inode.is_directory:
+            raise IsADirectory("is a directory")
+        self._drop_name(parent, name, inode)
+        return inode
+
+    def rmdir(self, parent: Inode, name: bytes) -> Inode:
+        """Remove an empty directory; return it."""
+        inode = self._child(parent, name)
+        if not inode.is_directory:
+            raise NotADirectory("not a directory")
+        if inode.size:
+            raise DirectoryNotEmpty("the directory is not empty")
+        self._drop_name(parent, name, inode)
+        return inode
+
+    def _drop_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
+        epoch = self.index.epoch
+        if parent.bound != epoch or inode.bound != epoch:
+            self._bind(parent, inode)
+        payload = record.pack_named(parent.ino, inode.ino, name)
+        self._record(record.UNLINK, 0, payload, apply.unlink, parent, name, inode)
+
+    def rename(
+        self, old_parent: Inode, old_name: bytes, new_parent: Inode, new_name: bytes, exchange: bool, replace: bool
+    ) -> None:
+        """Move a name, over an existing one where `replace`, or let two names swap.
+
+        Raises EntryExists (not `replace`), NoSuchEntry, IsADirectory, NotADirectory, DirectoryNotEmpty,
+        InvalidArgument (a directory into itself), NameTooLong.
+        """
+        inode = self._child(old_parent, old_name)
+        if len(new_name) > MAX_NAME_BYTES:
+            raise NameTooLong("a name may have 255 bytes")
+        if not new_parent.nlink:
+            raise NoSuchEntry("the directory was removed")
+        other = self.index.find(new_parent, new_name)
+        if inode.is_directory:
+            self._check_outside(new_parent, inode)
+        if exchange:
+            if other is None:
+                raise NoSuchEntry("there is nothing to exchange with")
+            if other.is_directory:
+                self._check_outside(old_parent, other)
+        elif other is not None:
+            if not replace:
+                raise EntryExists("the name is taken")
+            self._check_replaceable(inode, other)
+        if other is inode:
+            # rename(2): two names of one inode stay as they are.
+            return
+        if other is None:
+            self._bind(old_parent, new_parent, inode)
+        else:
+            self._bind(old_parent, new_parent, inode, other)
+        payload = record.pack_rename(
+            old_parent.ino,
+            inode.ino,
+            new_parent.ino,
+            other.ino if other is not None else 0,
+            record.EXCHANGE if exchange else 0,
+            old_name,
+            new_name,
+        )
+        change = apply.exchange if exchange else apply.rename
+        self._record(record.RENAME, 0, payload, change, old_parent, old_name, new_parent, new_name, inode, other)
+
+    @staticmethod
+    def _check_outside(directory: Inode | None, inode: Inode) -> None:
+        while directory is not None:
+            if directory is inode:
+                raise InvalidArgument("a directory cannot be moved into itself")
+            directory = directory.parent
+
+    @staticmethod
+    def _check_replaceable(inode: Inode, other: Inode) -> None:
+        if other.is_directory:
+            if not inode.is_directory:
+                raise IsADirectory("is a directory")
+            if other.size:
+                raise DirectoryNotEmpty("the directory is not empty")
+        elif inode.is_directory:
+            raise NotADirectory("not a directory")
+
+    def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """Give an inode one more name."""
+        if inode.is_directory:
+            raise NotPermitted("a directory has one name")
+        if not inode.nlink:
+            raise NoSuchEntry("the file has no name left to link")
+        if inode.nlink >= MAX_LINKS:
+            raise TooManyLinks(f"an inode may have {MAX_LINKS} names")
+        self._check_free(parent, name)
+        if inode.parent is not None:
+            self._bind(parent, inode, inode.parent)
+        else:
+            self._bind(parent, inode)
+        payload = record.pack_named(parent.ino, inode.ino, name)
+        self._record(record.LINK, 0, payload, apply.link, inode, parent, name)
+
+    # -- Content and attributes --------------------------------------------------------------------------------------
+
+    def read(self, inode: Inode, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes of a file, fewer only at its end. Raises ColdObject, CorruptObject."""
+        return content.read(self.journal, self.objects, inode, offset, length)
+
+    def write(self, inode: Inode, offset: int, data: bytes) -> int:
+        """Write all of `data` at `offset` and return its length. Survives the death of the process on return."""
+        if self.fault is not None:
+            raise ReadOnly("the branch is read-only after a fault; unmount and mount it again")
+        end = offset + len(data)
+        if end > MAX_FILE_BYTES:
+            raise FileTooLarge("past the largest file size")
+        if not data:
+            return 0
+        if inode.allocated < inode.size and inode.base:
+            # Counting holes may need a cold page of the base: hear of it before the append.
+            content.covered(self.objects, inode, offset, min(end, inode.size))
+        flags = 0
+        if not inode.nlink:
+            flags = record.ORPHAN
+        elif inode.bound != self.index.epoch:
+            self._bind(inode)
+        now_ns = _now_ns()
+        position = self.journal.append(record.WRITE, flags, now_ns, record.pack_write(inode.ino, offset), data)
+        self.changed_in_epoch = True
+        try:
+            apply.write(self.index, inode, offset, end, position, now_ns)
+        except BaseException as error:
+            self.fault = error
+            raise
+        return len(data)
+
+    def setattr(
+        self,
+        inode: Inode,
+        mask: int,
+        mode: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        size: int = 0,
+        atime_ns: int = 0,
+        mtime_ns: int = 0,
+    ) -> None:
+        """Set what `mask` names (`record.SET_…`); sizes in bytes, times in nanoseconds since 1970."""
+        if mask & record.SET_SIZE:
+            if inode.is_directory:
+                raise IsADirectory("is a directory")
+            if not 0 <= size <= MAX_FILE_BYTES:
+                raise FileTooLarge("past the largest file size")
+            if size < inode.size and inode.allocated < inode.size:
+                content.covered(self.objects, inode, 0, size)
+        flags = 0
+        if not inode.nlink:
+            flags = record.ORPHAN
+        elif inode.bound != self.index.epoch:
+            self._bind(inode)
+        payload = record.pack_setattr(inode.ino, mask, mode, uid, gid, size, atime_ns, mtime_ns)
+        self._record(
+            record.SETATTR, flags, payload, apply.setattr_, inode, mask, mode, uid, gid, size, atime_ns, mtime_ns
+        )
+
+    @staticmethod
+    def getxattr(inode: Inode, name: bytes) -> bytes:
+        """Return an extended attribute. Raises NoSuchAttribute."""
+        if inode.xattrs is None or (value := inode.xattrs.get(name)) is None:
+            raise NoSuchAttribute("no such attribute")
+        return value
+
+    def setxattr(self, inode: Inode, name: bytes, value: bytes, create: bool, replace: bool) -> None:
+        """Set an extended attribute; `create` and `replace` as in setxattr(2)."""
+        present = inode.xattrs is not None and name in inode.xattrs
+        if create and present:
+            raise AttributeExists("the attribute exists")
+        if replace and not present:
+            raise NoSuchAttribute("no such attribute")
+        if len(name) > MAX_NAME_BYTES or len(value) > MAX_XATTR_VALUE_BYTES:
+            raise AttributeTooLarge("an attribute may have a name of 255 bytes and a value of 64 KiB")
+        listed = sum(len(other) + 1 for other in inode.xattrs or {}) + (0 if present else len(name) + 1)
+        if listed > MAX_XATTR_LIST_BYTES:
+            raise AttributeTooLarge("the names of an inode's attributes may have 64 KiB in all")
+        self._change_xattr(inode, record.SETXATTR, record.pack_xattr(inode.ino, name, value), name, value)
+
+    def removexattr(self, inode: Inode, name: bytes) -> None:
+        """Remove an extended attribute. Raises NoSuchAttribute."""
+        self.getxattr(inode, name)
+        self._change_xattr(inode, record.REMOVEXATTR, record.pack_xattr(inode.ino, name), name)
+
+    def _change_xattr(self, inode: Inode, kind: int, payload: bytes, *arguments: bytes) -> None:
+        flags = 0 if inode.nlink else record.ORPHAN
+        self._bind(inode)
+        change = apply.setxattr if kind == record.SETXATTR else apply.removexattr
+        self._record(kind, flags, payload, change, inode, *arguments)
+
+    # -- Stored entries (restore) ------------------------------------------------------------------------------------
+
+    def graft(self, parent: Inode, name: bytes, entry: Entry) -> Inode:
+        """Place an entry of the store, with all that lies below it, under a free name.
+
+        Its inode number must not be in memory: the caller gives it a new one (`take_ino`) where it is.
+        """
+        self._check_free(parent, name)
+        if entry.ino in self.inodes:
+            raise InvalidArgument(f"inode {entry.ino} is in use")
+        self._bind(parent)
+        inode = self._record(record.GRAFT, 0, record.pack_graft(parent.ino, name, entry), apply.graft, parent, name, entry)
+        assert isinstance(inode, Inode)
+        return inode
+
+    def assume(self, inode: Inode, entry: Entry) -> None:
+        """Let an inode take attributes and content of an entry of the store; number, names and link count stay."""
+        self._bind(inode)
+        if entry.ino != inode.ino:
+            raise InvalidArgument("an inode can only assume an entry of its own number")
+        self._record(record.ASSUME, 0, record.pack_assume(entry), apply.assume, inode, entry)
+
+    def take_ino(self) -> int:
+        """Return an inode number that nobody has."""
+        return self._inos.take()
+
+    # -- Snapshots ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self, name: bytes = b"", message: str = "", user: str = "", host: str = "") -> Snapshot:
+        """Take a snapshot: one record and a new epoch, whatever is dirty.
+
+        It survives the death of the process on return; a power cut after `journal.sync`. Raises what
+        `Snapshots.check_name` does, StoreFull, ReadOnly.
+        """
+        if name:
+            self.snapshots.check_name(name)
+        newest = self.snapshots.newest
+        snapshot = Snapshot(
+            id=next_snapshot_id(SnapshotId(newest.id) if newest is not None else None),
+            branch=self.branch,
+            tree=b"",
+            parents=[newest.id] if newest is not None else [],
+            time_ns=_now_ns(),
+            epoch=self.index.epoch,
+            name=name,
+            message=message,
+            user=user,
+            host=host,
+        )
+        self._record(record.SNAPSHOT, 0, encode_snapshot(snapshot), _snapshot_taken, self.snapshots, snapshot)
+        self.changed_in_epoch = False
+        return snapshot
+
+    def freeze(self) -> int:
+        """Close the epoch without a snapshot, so that the sealer can seal up to here; return its number."""
+        epoch = self.index.epoch
+        self._record(record.FREEZE, 0, record.pack_freeze(epoch), _next_epoch)
+        self.changed_in_epoch = False
+        self.journal.end_segment()
+        return epoch
+
+    def rename_snapshot(self, snapshot_id: str, name: bytes) -> None:
+        """Give a snapshot another name."""
+        self.snapshots.check_name(name)
+        self.snapshots.get(snapshot_id)
+        payload = record.pack_snapshot_rename(snapshot_id, name)
+        self._record(record.SNAPSHOT_RENAME, 0, payload, _snapshot_renamed, self.snapshots, snapshot_id, name)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot; its space comes back once nothing else needs it."""
+        self.snapshots.get(snapshot_id)
+        payload = snapshot_id.encode()
+        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id)
+
+
+def _next_epoch(index: Index, now_ns: int) -> None:
+    index.epoch += 1
+
+
+def _snapshot_taken(index: Index, snapshots: Snapshots, snapshot: Snapshot, now_ns: int) -> None:
+    snapshots.add(snapshot)
+    index.epoch += 1
+
+
+def _snapshot_renamed(index: Index, snapshots: Snapshots, snapshot_id: str, name: bytes, now_ns: int) -> None:
+    snapshots.rename(snapshot_id, name)
+
+
+def _snapshot_deleted(index: Index, snapshots: Snapshots, snapshot_id: str, now_ns: int) -> None:
+    snapshots.delete(snapshot_id)
