@@ -1,0 +1,73 @@
+"""What is mounted where, read from /proc/self/mountinfo (proc_pid_mountinfo(5)).
+
+Never touches a mount itself: a stale or stuck one would answer with an error, or not at all.
+"""
+
+import os
+import re
+from typing import Final, NamedTuple
+
+FSTYPE: Final = "fuse.helios"
+
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo that is a HeliosFS mount."""
+
+    mountpoint: str
+    """Absolute path, surrogateescape."""
+    store: str
+    branch: str
+    options: str
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))
+
+
+def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
+    """Return each mountpoint with what HeliosFS has mounted there, None where it is something else, in mount order."""
+    found: list[tuple[str, Mount | None]] = []
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(b" - ")
+        if not separator:
+            continue
+        fields = before.split(b" ")
+        fstype, source = after.split(b" ")[:2]
+        mountpoint = _unescape(fields[4])
+        mount = None
+        if fstype == FSTYPE.encode():
+            store, _, branch = _unescape(source).rpartition("#")
+            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]))
+        found.append((mountpoint, mount))
+    return found
+
+
+def _all() -> list[tuple[str, Mount | None]]:
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def listed() -> list[Mount]:
+    """Return every HeliosFS mount that this process can see, in mount order."""
+    return [mount for _, mount in _all() if mount is not None]
+
+
+def find_mount_at(mountpoint: str) -> tuple[bool, Mount | None]:
+    """Return whether anything is mounted exactly there, and what it is if it is ours; the uppermost counts."""
+    for path, mount in reversed(_all()):
+        if path == mountpoint:
+            return True, mount
+    return False, None
+
+
+def find_mount_of(path: str) -> Mount | None:
+    """Return the HeliosFS mount that an absolute path without symlinks lies in, or None."""
+    best: tuple[str, Mount | None] = ("", None)
+    for mountpoint, mount in _all():
+        inside = path == mountpoint or path.startswith(mountpoint.rstrip("/") + "/")
+        # What was mounted later at the same place covers what was there.
+        if inside and len(mountpoint) >= len(best[0]):
+            best = (mountpoint, mount)
+    return best[1]
