@@ -104,12 +104,14 @@ def unpack_create(payload: bytes) -> tuple[int, int, int, int, int, int, bytes, 
 
 def unpack_write(payload: bytes) -> tuple[int, int]:
     """Return ino, offset."""
-    return _unpack(_WRITE, payload, "WRITE")[0:2]
+    ino, offset = _unpack(_WRITE, payload, "WRITE")
+    return ino, offset
 
 
 def unpack_setattr(payload: bytes) -> tuple[int, int, int, int, int, int, int, int]:
     """Return ino, mask, mode, uid, gid, size, atime_ns, mtime_ns."""
-    return _unpack(_SETATTR, payload, "SETATTR")
+    ino, mask, mode, uid, gid, size, atime_ns, mtime_ns = _unpack(_SETATTR, payload, "SETATTR")
+    return ino, mask, mode, uid, gid, size, atime_ns, mtime_ns
 
 
 def pack_named(parent: int, ino: int, name: bytes) -> bytes:

@@ -65,7 +65,10 @@ def _lose_name(index: Index, parent: Inode, inode: Inode, now_ns: int) -> None:
     else:
         inode.nlink -= 1
     if not inode.nlink:
+        if index.gone is not None:
+            index.gone[inode.ino] = inode.linked
         index.hold(inode, None, b"")
+        index.orphans[inode.ino] = inode
         index.forget_if_idle(inode)
 
 

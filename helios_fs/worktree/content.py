@@ -6,12 +6,12 @@ C2. Nothing is returned that was not checked: the journal and the store verify w
 
 from helios_fs.journal.journal import Journal
 from helios_fs.store import content as stored
-from helios_fs.store.objects import Objects
+from helios_fs.store.content import ObjectReader
 from helios_fs.worktree import extents
 from helios_fs.worktree.inode import Piece, State
 
 
-def read(journal: Journal, objects: Objects, file: State, offset: int, length: int) -> bytes:
+def read(journal: Journal, objects: ObjectReader, file: State, offset: int, length: int) -> bytes:
     """Return up to `length` bytes at `offset`, fewer only at the end of the file.
 
     Raises ColdObject where `objects` may not wait for the disk, CorruptObject where bytes do not verify.
@@ -35,7 +35,7 @@ def _read_piece(journal: Journal, piece: Piece) -> bytes:
 
 
 def _assemble(
-    journal: Journal, objects: Objects, file: State, offset: int, end: int, pieces: list[Piece]
+    journal: Journal, objects: ObjectReader, file: State, offset: int, end: int, pieces: list[Piece]
 ) -> bytes:
     buffer = bytearray(end - offset)
     at = offset
@@ -50,7 +50,7 @@ def _assemble(
     return bytes(buffer)
 
 
-def covered(objects: Objects, file: State, start: int, end: int) -> int:
+def covered(objects: ObjectReader, file: State, start: int, end: int) -> int:
     """Return how many bytes of start..end are data, not holes."""
     total = 0
     at = start

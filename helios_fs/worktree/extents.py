@@ -28,18 +28,12 @@ def insert(regions: Regions | None, start: int, end: int, position: int) -> Regi
         pieces = regions.get(first)
         piece = (start, end, position, start, length)
         return regions.set(first, _merged(pieces, piece) if pieces else (piece,))
-    with regions.mutate() as changed:
-        for number in range(first, last + 1):
-            piece = (
-                max(start, number * REGION_BYTES),
-                min(end, (number + 1) * REGION_BYTES),
-                position,
-                start,
-                length,
-            )
-            pieces = regions.get(number)
-            changed[number] = _merged(pieces, piece) if pieces else (piece,)
-        return changed.finish()
+    changed = regions.mutate()
+    for number in range(first, last + 1):
+        piece = (max(start, number * REGION_BYTES), min(end, (number + 1) * REGION_BYTES), position, start, length)
+        pieces = regions.get(number)
+        changed[number] = _merged(pieces, piece) if pieces else (piece,)
+    return changed.finish()
 
 
 def _merged(pieces: tuple[Piece, ...], piece: Piece) -> tuple[Piece, ...]:

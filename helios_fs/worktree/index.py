@@ -16,7 +16,7 @@ from helios_fs.errors import CorruptObject, ObjectMissing
 from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, ino_key, name_hash
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.store import maps
-from helios_fs.store.objects import PageReader
+from helios_fs.store.content import ObjectReader
 from helios_fs.worktree.inode import UNCUT, Dirent, Inode, State
 
 NO_NAMES: Final[immutables.Map[bytes, Dirent]] = immutables.Map()
@@ -25,8 +25,8 @@ NO_NAMES: Final[immutables.Map[bytes, Dirent]] = immutables.Map()
 class Index:
     """Inodes and names of one branch; `objects` reads the base."""
 
-    def __init__(self, objects: PageReader, tree: Tree, epoch: int) -> None:
-        self.objects = objects
+    def __init__(self, objects: ObjectReader, tree: Tree, epoch: int) -> None:
+        self.objects: ObjectReader = objects
         self.links = tree.links
         self.base_root = tree.root
         self.epoch = epoch
@@ -34,6 +34,10 @@ class Index:
         self.root.holds = 1
         self.inodes: dict[int, Inode] = {ROOT_INO: self.root}
         self.dirty: dict[int, Inode] = {}
+        self.orphans: dict[int, Inode] = {}
+        """Inodes without a name that somebody still holds."""
+        self.gone: dict[int, bool] | None = None
+        """Where a sealer wants to know: inodes that lost their last name, and whether the link table had them."""
 
     # -- Finding -----------------------------------------------------------------------------------------------------
 
@@ -142,9 +146,10 @@ class Index:
     def forget_if_idle(self, inode: Inode) -> None:
         """Forget an inode that nobody holds and that the base can give again, or that has no name any more."""
         while not inode.holds:
-            if inode.epoch and (inode.nlink or inode.older is not None or inode.epoch != self.epoch):
+            if inode.epoch and (inode.nlink or inode.older or inode.linked or inode.epoch != self.epoch):
                 return
             self.dirty.pop(inode.ino, None)
+            self.orphans.pop(inode.ino, None)
             if self.inodes.get(inode.ino) is inode:
                 del self.inodes[inode.ino]
             parent = inode.parent
@@ -173,7 +178,7 @@ def _from(overlay: list[tuple[int, bytes]], after: int) -> list[tuple[int, bytes
     return overlay[low:] if low else overlay
 
 
-def linked_entry(objects: PageReader, links: bytes, ino: int) -> Entry:
+def linked_entry(objects: maps.PageReader, links: bytes, ino: int) -> Entry:
     """Return an inode's entry in the link table. Raises ObjectMissing where there is none."""
     value = maps.find(objects, links, ino_key(ino)) if links else None
     if value is None:

@@ -3,42 +3,76 @@
 The sealer says, inode by inode, what its content is called in the store now. Each step leaves what anybody can read
 unchanged, so requests may run between any two steps.
 
-B1. Directories come before what lies in them: an inode may go from memory only when its directory's base knows it.
+B1. An inode may go from memory only when its directory's base knows it: all that settle are held until the end.
 B2. What happened after the sealed epoch stays over the new base.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from helios_fs.worktree import extents
 from helios_fs.worktree.index import NO_NAMES, Index
 from helios_fs.worktree.inode import Inode, State
 
+_SLICE: Final = 512
+
 Sealed = tuple[int, bytes, int]
 """(inode number, content id, size in bytes) as of the end of the sealed epoch."""
 
 
-def rebase(index: Index, sealed: Iterable[Sealed], epoch: int, position: int) -> None:
-    """Let the inodes in `sealed` stand on what the store holds of them at the end of `epoch`, at journal `position`."""
-    for ino, base, size in sealed:
-        inode = index.inodes.get(ino)
-        if inode is None:
-            continue
-        if inode.epoch <= epoch:
-            _settle(index, inode, base, size)
-        else:
-            _lift(inode, base, size, epoch, position)
+class Rebase:
+    """One seal's results on their way into the index: `take` as they come, then `finish`."""
 
+    def __init__(self, index: Index, epoch: int, position: int) -> None:
+        """`epoch` is the last one that was sealed, `position` the journal position behind it."""
+        self._index = index
+        self._epoch = epoch
+        self._position = position
+        self._settled: list[Inode] = []
 
-def _settle(index: Index, inode: Inode, base: bytes, size: int) -> None:
-    """It has not changed since: the base is all there is."""
-    inode.base = base
-    inode.base_size = inode.limit = size
-    inode.regions = None
-    inode.names = None
-    inode.older = None
-    inode.epoch = 0
-    index.dirty.pop(inode.ino, None)
-    index.forget_if_idle(inode)
+    def take(self, sealed: Iterable[Sealed]) -> None:
+        """Let these inodes stand on what the store holds of them."""
+        for ino, base, size in sealed:
+            inode = self._index.inodes.get(ino)
+            if inode is None:
+                continue
+            if inode.epoch <= self._epoch:
+                self._settle(inode, base, size)
+            else:
+                _lift(inode, base, size, self._epoch, self._position)
+
+    def _settle(self, inode: Inode, base: bytes, size: int) -> None:
+        """It has not changed since: the base is all there is."""
+        inode.base = base
+        inode.base_size = inode.limit = size
+        inode.regions = None
+        inode.names = None
+        self._clean(inode)
+
+    def _clean(self, inode: Inode) -> None:
+        inode.older = None
+        inode.epoch = 0
+        self._index.dirty.pop(inode.ino, None)
+        inode.holds += 1
+        self._settled.append(inode)
+
+    def finish(self) -> Iterator[None]:
+        """Clean what `take` was not told of, inodes whose last name had gone, and forget what nobody holds.
+
+        Yields now and then, so that requests can run in between.
+        """
+        for count, inode in enumerate(list(self._index.dirty.values())):
+            if inode.epoch > self._epoch:
+                _drop_older(inode, self._epoch)
+            elif not inode.nlink:
+                self._clean(inode)
+            if count % _SLICE == _SLICE - 1:
+                yield
+        for count, inode in enumerate(self._settled):
+            self._index.release(inode, 1)
+            if count % _SLICE == _SLICE - 1:
+                yield
+        self._settled.clear()
 
 
 def _lift(inode: Inode, base: bytes, size: int, epoch: int, position: int) -> None:
@@ -70,15 +104,3 @@ def _drop_older(inode: Inode, epoch: int) -> list[State]:
     versions[-1].older = None
     versions.reverse()
     return versions
-
-
-def finish(index: Index, inodes: Iterable[Inode], epoch: int) -> None:
-    """Clean what `rebase` was not told of: inodes that had lost their last name when the epoch ended."""
-    for inode in inodes:
-        if inode.epoch > epoch:
-            _drop_older(inode, epoch)
-        elif not inode.nlink:
-            inode.older = None
-            inode.epoch = 0
-            index.dirty.pop(inode.ino, None)
-            index.forget_if_idle(inode)

@@ -32,13 +32,23 @@ class _Superseded:
 class View:
     """One snapshot, shown. `nodes` holds the inodes that somebody holds, by number."""
 
-    def __init__(self, index: Index, objects: Objects, journal: Journal, epoch: int, tree: Tree | None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        objects: Objects,
+        journal: Journal,
+        epoch: int,
+        tree_id: bytes = b"",
+        tree: Tree | None = None,
+    ) -> None:
         """Show the state at the end of `epoch`, or `tree` where the snapshot is sealed."""
         self._index = index
         self._objects = objects
         self._journal = journal
         self._epoch = epoch
         self._tree = tree
+        self.tree_id = tree_id
+        """What the store calls it, empty while it is not sealed."""
         self.nodes: dict[int, Inode] = {}
         self.root = self._root()
         self.root.holds = 1
@@ -50,10 +60,11 @@ class View:
         state = self._index.root.at_epoch(self._epoch)
         return Inode.from_entry(self._index.base_root) if state is None else Inode.from_state(state)
 
-    def rebased(self, tree: Tree | None) -> None:
+    def rebased(self, tree_id: bytes = b"", tree: Tree | None = None) -> None:
         """Look again at each node before it is next used: a seal has moved the base, or made this snapshot `tree`."""
         if self._tree is None:
             self._tree = tree
+            self.tree_id = tree_id
             for node in self.nodes.values():
                 node.bound = _STALE
 
@@ -66,15 +77,16 @@ class View:
         """Return `node`, looked at again where a seal has moved the base since. Raises ColdObject."""
         if node.bound != _STALE:
             return node
-        state: State | Entry | None
+        state: State | Entry
         if node.ino == ROOT_INO:
             state = self._root()
         elif node.parent is None:
             state = self._linked(node.ino)
         else:
-            state = self._look_up(self.current(node.parent), node.name)
-            if isinstance(state, _Superseded) or state is None:
+            found = self._look_up(self.current(node.parent), node.name)
+            if isinstance(found, _Superseded) or found is None:
                 raise CorruptObject(f"the snapshot does not hold {node.name!r} any more")
+            state = found
         if isinstance(state, Entry):
             node.load(state)
         else:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from helios_fs.errors import (
-    AttributeExists,
     AttributeTooLarge,
     DirectoryNotEmpty,
     EntryExists,
@@ -140,9 +139,7 @@ class Worktree:
             self._bind(parent)
         ino = self._inos.take()
         payload = record.pack_create(parent.ino, ino, mode, uid, gid, rdev, name, target)
-        inode = self._record(
-            record.CREATE, 0, payload, apply.create, parent, name, ino, mode, uid, gid, rdev, target
-        )
+        inode = self._record(record.CREATE, 0, payload, apply.create, parent, name, ino, mode, uid, gid, rdev, target)
         assert isinstance(inode, Inode)
         return inode
 
@@ -317,13 +314,9 @@ class Worktree:
             raise NoSuchAttribute("no such attribute")
         return value
 
-    def setxattr(self, inode: Inode, name: bytes, value: bytes, create: bool, replace: bool) -> None:
-        """Set an extended attribute; `create` and `replace` as in setxattr(2)."""
+    def setxattr(self, inode: Inode, name: bytes, value: bytes) -> None:
+        """Set an extended attribute. Raises AttributeTooLarge."""
         present = inode.xattrs is not None and name in inode.xattrs
-        if create and present:
-            raise AttributeExists("the attribute exists")
-        if replace and not present:
-            raise NoSuchAttribute("no such attribute")
         if len(name) > MAX_NAME_BYTES or len(value) > MAX_XATTR_VALUE_BYTES:
             raise AttributeTooLarge("an attribute may have a name of 255 bytes and a value of 64 KiB")
         listed = sum(len(other) + 1 for other in inode.xattrs or {}) + (0 if present else len(name) + 1)
@@ -353,7 +346,8 @@ class Worktree:
         if entry.ino in self.inodes:
             raise InvalidArgument(f"inode {entry.ino} is in use")
         self._bind(parent)
-        inode = self._record(record.GRAFT, 0, record.pack_graft(parent.ino, name, entry), apply.graft, parent, name, entry)
+        payload = record.pack_graft(parent.ino, name, entry)
+        inode = self._record(record.GRAFT, 0, payload, apply.graft, parent, name, entry)
         assert isinstance(inode, Inode)
         return inode
 

@@ -1,0 +1,323 @@
+"""`.snapshots`: history as directories, and the read-only trees below it.
+
+Everything here answers for nodeids that are not in the working tree's table.
+
+H1. One directory for each snapshot, under its name or else its id; the id of a named one, and `latest`, are symlinks.
+H2. Whatever would change a snapshot answers EROFS; what would leave its tree answers EXDEV.
+H3. A name that is not there is never cached, one that is there until it is invalidated.
+"""
+
+import errno
+import pwd
+import socket
+import stat
+from typing import Final
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FUSEError, RequestContext
+
+from helios_fs.errors import (
+    CrossesView,
+    EntryExists,
+    InvalidArgument,
+    NoSuchAttribute,
+    NoSuchEntry,
+    NotPermitted,
+    NotSupported,
+    ReadOnly,
+)
+from helios_fs.fuse import attributes
+from helios_fs.fuse.durability import Durability
+from helios_fs.fuse.nodes import LATEST_NODEID, SNAPSHOTS_NODEID, VIEW_SHIFT, Nodes, ShownView
+from helios_fs.objects.entry import name_hash
+from helios_fs.objects.ids import ROOT_INO
+from helios_fs.objects.snapshot import Snapshot
+from helios_fs.worktree.snapshots import LATEST
+from helios_fs.worktree.worktree import Worktree
+
+BRANCHES: Final = b".branches"
+_DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
+_SYMLINK_MODE: Final = stat.S_IFLNK | 0o777
+_DOT: Final = 1
+_DOT_DOT: Final = 2
+_LAST_COOKIE: Final = (1 << 63) - 1
+
+
+class HistoryDir:
+    """The control directory of one mount."""
+
+    def __init__(
+        self,
+        worktree: Worktree,
+        nodes: Nodes,
+        durability: Durability,
+        snapshots_name: bytes,
+        listed: bool,
+        read_only: bool,
+    ) -> None:
+        """`listed` shows the directory at the root."""
+        self._worktree = worktree
+        self._snapshots = worktree.snapshots
+        self._nodes = nodes
+        self._durability = durability
+        self._read_only = read_only
+        self.snapshots_name = snapshots_name
+        self.hidden_names = frozenset({snapshots_name, BRANCHES})
+        self.listed_names: tuple[bytes, ...] = (snapshots_name,) if listed else ()
+
+    # -- Finding -----------------------------------------------------------------------------------------------------
+
+    def is_control(self, nodeid: int) -> bool:
+        """Whether this is the directory in which `mkdir` makes snapshots."""
+        return nodeid == SNAPSHOTS_NODEID
+
+    def lookup(self, parent: int, name: bytes) -> EntryAttributes:
+        """Answer a lookup of one of our own names at the root, in `.snapshots` or in a snapshot."""
+        if parent == ROOT_INO:
+            if name == self.snapshots_name:
+                return self._directory_attributes()
+            raise NoSuchEntry("branches come with a later version")
+        if parent == SNAPSHOTS_NODEID:
+            return self._lookup_snapshot(name)
+        shown, directory = self._nodes.locate(parent)
+        node = shown.view.find(directory, name)
+        if node is None:
+            return attributes.absent()
+        node.holds += 1
+        return attributes.viewed(node, shown.nodeid(node), shown.generation)
+
+    def _lookup_snapshot(self, name: bytes) -> EntryAttributes:
+        if name == LATEST:
+            latest = self._snapshots.latest()
+            if latest is None:
+                raise NoSuchEntry("there is no snapshot yet")
+            return self._latest_attributes(latest)
+        snapshot = self._snapshots.find(name)
+        if snapshot is None:
+            raise NoSuchEntry("no such snapshot")
+        if snapshot.name and name != snapshot.name:
+            return self._alias_attributes(snapshot)
+        return self._root_attributes(snapshot)
+
+    def _directory_attributes(self) -> EntryAttributes:
+        reply = attributes.made_up(SNAPSHOTS_NODEID, _DIRECTORY_MODE, self._worktree.index.root)
+        reply.st_nlink = 2 + len(self._snapshots)
+        newest = self._snapshots.newest
+        if newest is not None:
+            reply.st_mtime_ns = reply.st_ctime_ns = newest.time_ns
+        return reply
+
+    def _root_attributes(self, snapshot: Snapshot) -> EntryAttributes:
+        shown = self._nodes.show(snapshot.id)
+        root = shown.view.current(shown.view.root)
+        reply = attributes.viewed(root, self._nodes.snapshot_nodeid(snapshot.id), 0)
+        self._nodes.release(shown.nodeid(root), 0)
+        return reply
+
+    def _alias_attributes(self, snapshot: Snapshot) -> EntryAttributes:
+        nodeid = self._nodes.alias_nodeid(snapshot.id)
+        return attributes.made_up(nodeid, _SYMLINK_MODE, self._worktree.index.root, len(snapshot.name))
+
+    def _latest_attributes(self, snapshot: Snapshot) -> EntryAttributes:
+        target = snapshot.name or snapshot.id.encode()
+        return attributes.made_up(LATEST_NODEID, _SYMLINK_MODE, self._worktree.index.root, len(target))
+
+    def getattr(self, nodeid: int) -> EntryAttributes:
+        """Return the attributes of a node that is not in the working tree."""
+        if nodeid == SNAPSHOTS_NODEID:
+            return self._directory_attributes()
+        if nodeid == LATEST_NODEID:
+            latest = self._snapshots.latest()
+            if latest is None:
+                raise NoSuchEntry("there is no snapshot any more")
+            return self._latest_attributes(latest)
+        alias = self._nodes.alias_of(nodeid)
+        if alias is not None:
+            return self._alias_attributes(self._snapshots.get(alias))
+        shown, node = self._nodes.locate(nodeid)
+        reply = attributes.viewed(node, nodeid, shown.generation)
+        if node.ino == ROOT_INO:
+            self._nodes.release(shown.nodeid(node), 0)
+        return reply
+
+    def readlink(self, nodeid: int) -> bytes:
+        """Return the target of a symlink in a snapshot, or of one of our own."""
+        if nodeid == LATEST_NODEID:
+            latest = self._snapshots.latest()
+            if latest is None:
+                raise NoSuchEntry("there is no snapshot any more")
+            return latest.name or latest.id.encode()
+        alias = self._nodes.alias_of(nodeid)
+        if alias is not None:
+            return self._snapshots.get(alias).name
+        return self._nodes.locate(nodeid)[1].base
+
+    def xattrs(self, nodeid: int) -> dict[bytes, bytes] | None:
+        """Return the extended attributes of a node that is not in the working tree."""
+        if nodeid in (SNAPSHOTS_NODEID, LATEST_NODEID) or self._nodes.alias_of(nodeid) is not None:
+            return None
+        return self._nodes.locate(nodeid)[1].xattrs
+
+    def getxattr(self, nodeid: int, name: bytes) -> bytes:
+        """Return one of them. Raises NoSuchAttribute."""
+        value = (self.xattrs(nodeid) or {}).get(name)
+        if value is None:
+            raise NoSuchAttribute("no such attribute")
+        return value
+
+    # -- Reading -----------------------------------------------------------------------------------------------------
+
+    def _hold(self, nodeid: int) -> None:
+        if nodeid >> VIEW_SHIFT and nodeid not in (SNAPSHOTS_NODEID, LATEST_NODEID):
+            self._nodes.locate(nodeid)[1].holds += 1
+
+    def open_file(self, nodeid: int) -> None:
+        """Keep a file of a snapshot while it is open."""
+        self._hold(nodeid)
+
+    def open_directory(self, nodeid: int) -> None:
+        """Keep a directory of a snapshot while it is open."""
+        self._hold(nodeid)
+
+    def release_directory(self, nodeid: int) -> None:
+        """Give back what `open_directory` took."""
+        snapshot_id = self._nodes.snapshot_of(nodeid)
+        if snapshot_id is not None:
+            shown = self._nodes.show(snapshot_id)
+            self._nodes.release(shown.nodeid(shown.view.root), 1)
+        else:
+            self._nodes.release(nodeid, 1)
+
+    def release(self, nodeid: int, count: int) -> None:
+        """Give back lookups, or an open file."""
+        self._nodes.release(nodeid, count)
+
+    def read(self, nodeid: int, offset: int, size: int) -> bytes:
+        """Read from a file of a snapshot."""
+        shown, node = self._nodes.locate(nodeid)
+        return shown.view.read(node, offset, size)
+
+    def readdir(self, nodeid: int, start: int, token: pyfuse3.ReaddirToken) -> None:
+        """List `.snapshots` or a directory of a snapshot from a cookie on."""
+        if nodeid == SNAPSHOTS_NODEID:
+            self._list_snapshots(start, token)
+            return
+        shown, directory = self._nodes.locate(nodeid)
+        own = attributes.viewed(directory, nodeid, shown.generation)
+        if start < _DOT and not _reply(token, b".", own, _DOT):
+            return
+        if start < _DOT_DOT and not _reply(token, b"..", own, _DOT_DOT):
+            return
+        view = shown.view
+        for cookie, name in view.listing(directory, max(start, _DOT_DOT)):
+            node = view.get(directory, name)
+            node.holds += 1
+            if not _reply(token, name, attributes.viewed(node, shown.nodeid(node), shown.generation), cookie):
+                self._nodes.release(shown.nodeid(node), 1)
+                return
+
+    def _list_snapshots(self, start: int, token: pyfuse3.ReaddirToken) -> None:
+        own = self._directory_attributes()
+        if start < _DOT and not _reply(token, b".", own, _DOT):
+            return
+        if start < _DOT_DOT and not _reply(token, b"..", own, _DOT_DOT):
+            return
+        rows: list[tuple[int, bytes, Snapshot]] = []
+        for snapshot in self._snapshots.all():
+            names = [snapshot.id.encode()] + ([snapshot.name] if snapshot.name else [])
+            rows.extend([(name_hash(name), name, snapshot) for name in names])
+        latest = self._snapshots.latest()
+        if latest is not None:
+            rows.append((name_hash(LATEST), LATEST, latest))
+        for cookie, name, snapshot in sorted(rows, key=lambda row: row[:2]):
+            if cookie <= start:
+                continue
+            if name == LATEST:
+                reply = self._latest_attributes(snapshot)
+            elif snapshot.name and name != snapshot.name:
+                reply = self._alias_attributes(snapshot)
+            else:
+                # Without looking into the snapshot: the kernel asks again before it uses these attributes.
+                reply = attributes.to_be_asked(self._nodes.snapshot_nodeid(snapshot.id), self._worktree.index.root)
+            if not _reply(token, name, reply, cookie):
+                return
+
+    def list_at_root(self, names: tuple[bytes, ...] | tuple[()], start: int, token: pyfuse3.ReaddirToken) -> None:
+        """List our own directory behind the root's entries, where the mount was asked to show it."""
+        if names and start < _LAST_COOKIE:
+            _reply(token, names[0], self._directory_attributes(), _LAST_COOKIE)
+
+    # -- Changing ----------------------------------------------------------------------------------------------------
+
+    def refuse_change(self, nodeid: int) -> None:
+        """Raise what changing this node deserves."""
+        if nodeid in (SNAPSHOTS_NODEID, LATEST_NODEID) or self._nodes.alias_of(nodeid) is not None:
+            raise NotPermitted("only mkdir, rmdir and mv of snapshots work here")
+        if nodeid >> VIEW_SHIFT:
+            raise ReadOnly("snapshots are read-only")
+        raise NoSuchEntry(f"nothing is known of node {nodeid:#x}")
+
+    async def mkdir(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Take a snapshot named `name`: all that was answered before is in it, and what mappings had stored."""
+        if self._read_only:
+            raise FUSEError(errno.EROFS)
+        self._snapshots.check_name(name)
+        if self._durability.has_mappable:
+            await self._durability.write_back()
+        snapshot = self._worktree.snapshot(name, user=_user_name(ctx.uid), host=_HOST)
+        return attributes.viewed(self._worktree.index.root, self._nodes.snapshot_nodeid(snapshot.id), 0)
+
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Delete a snapshot."""
+        self._worktree.delete_snapshot(self._named(name).id)
+
+    def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        """Rename a snapshot, or say why nothing else can be moved."""
+        if old_parent != SNAPSHOTS_NODEID or new_parent != SNAPSHOTS_NODEID:
+            old_view, new_view = self._tree_of(old_parent), self._tree_of(new_parent)
+            if old_view == new_view:
+                raise ReadOnly("snapshots are read-only")
+            raise CrossesView("nothing moves between the working tree and a snapshot")
+        if flags & ~1:
+            raise InvalidArgument("snapshots cannot be exchanged")
+        snapshot = self._named(old_name)
+        if self._snapshots.find(new_name) is not None:
+            raise EntryExists("a snapshot of that name exists")
+        former = snapshot.name
+        self._worktree.rename_snapshot(snapshot.id, new_name)
+        if former:
+            # The symlink's target has changed with it.
+            pyfuse3.invalidate_entry_async(SNAPSHOTS_NODEID, snapshot.id.encode(), ignore_enoent=True)
+
+    def _tree_of(self, nodeid: int) -> str | int:
+        snapshot_id = self._nodes.snapshot_of(nodeid)
+        if snapshot_id is not None:
+            return snapshot_id
+        if nodeid >> VIEW_SHIFT == 0 or nodeid == SNAPSHOTS_NODEID:
+            return nodeid >> VIEW_SHIFT
+        shown: ShownView = self._nodes.locate(nodeid)[0]
+        return shown.snapshot_id
+
+    def _named(self, name: bytes) -> Snapshot:
+        snapshot = self._snapshots.find(name)
+        if snapshot is None:
+            raise NoSuchEntry("no such snapshot")
+        if self._read_only:
+            raise FUSEError(errno.EROFS)
+        if name == LATEST or (snapshot.name and name != snapshot.name):
+            raise NotSupported("this is another name of a snapshot; use the directory itself")
+        return snapshot
+
+
+_HOST: Final = socket.gethostname()
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _reply(token: pyfuse3.ReaddirToken, name: bytes, attr: EntryAttributes, cookie: int) -> bool:
+    return pyfuse3.readdir_reply(token, name, attr, cookie)

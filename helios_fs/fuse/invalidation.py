@@ -1,0 +1,40 @@
+"""Telling the kernel what the daemon has changed itself.
+
+Blocks while requests on the same directory are in flight: call it from a thread, never from a handler.
+"""
+
+import errno
+import logging
+
+import pyfuse3
+
+from helios_fs.history.restore import Changed
+
+_log = logging.getLogger(__name__)
+
+
+def invalidate(changed: Changed) -> None:
+    """Make the kernel forget names and pages that are no longer true."""
+    for parent, name, gone in changed.names:
+        try:
+            pyfuse3.invalidate_entry(parent, name, gone)
+        except OSError as error:
+            # ENOENT: it did not know the name. ENOTEMPTY, EBUSY: a directory in use, which it drops itself later.
+            if gone and error.errno in (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT):
+                _forget_name(parent, name)
+            elif error.errno != errno.ENOENT:
+                _log.warning("the kernel keeps an old name: %s", error)
+    for ino in changed.inodes:
+        try:
+            pyfuse3.invalidate_inode(ino)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                _log.warning("the kernel keeps old pages of inode %d: %s", ino, error)
+
+
+def _forget_name(parent: int, name: bytes) -> None:
+    try:
+        pyfuse3.invalidate_entry(parent, name)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            _log.warning("the kernel keeps an old name: %s", error)

@@ -1,0 +1,131 @@
+"""Node ids: how the kernel's 64-bit numbers name inodes of the working tree, of snapshots, and the control directories.
+
+D1. A nodeid is view << 48 | inode number; view 0 is the working tree, so its nodeids are its inode numbers.
+D2. A view number is taken at the first lookup below a snapshot's directory, given back after the last forget, and used
+    again with another generation.
+D3. The control directories, the snapshots' own directories and their other names have a view number to themselves:
+    listing any number of snapshots takes no view.
+D4. Bit 63 of a file handle marks a descriptor through which a shared mapping may be written; no nodeid has it.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from helios_fs.errors import Busy, NoSuchEntry
+from helios_fs.objects.ids import MAX_INO
+from helios_fs.worktree.inode import Inode
+from helios_fs.worktree.view import View
+
+VIEW_SHIFT: Final = 48
+CONTROL_VIEW: Final = 0x7FFF
+WRITABLE_HANDLE: Final = 1 << 63
+NODEID_MASK: Final = WRITABLE_HANDLE - 1
+
+SNAPSHOTS_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | 1
+LATEST_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | 2
+_SNAPSHOT_RANGE: Final = 1 << 40
+_ALIAS_RANGE: Final = 2 << 40
+_ORDINAL_MASK: Final = (1 << 40) - 1
+
+
+class ShownView:
+    """A view with the number under which the kernel knows it."""
+
+    __slots__ = ("generation", "number", "snapshot_id", "view")
+
+    def __init__(self, number: int, generation: int, snapshot_id: str, view: View) -> None:
+        self.number = number
+        self.generation = generation
+        self.snapshot_id = snapshot_id
+        self.view = view
+
+    def nodeid(self, node: Inode) -> int:
+        """Return the nodeid of an inode of this view."""
+        return (self.number << VIEW_SHIFT) | node.ino
+
+
+class Nodes:
+    """Which snapshot, and which view, a nodeid belongs to."""
+
+    def __init__(self, open_view: Callable[[str], View]) -> None:
+        """`open_view(snapshot id)` returns a new view of a snapshot."""
+        self._open_view = open_view
+        self._ordinals: dict[str, int] = {}
+        self._snapshot_ids: list[str] = []
+        self._by_number: dict[int, ShownView] = {}
+        self._by_snapshot: dict[str, ShownView] = {}
+        self._last_number = 0
+        self._generation = 0
+
+    def snapshot_nodeid(self, snapshot_id: str) -> int:
+        """Return the nodeid of a snapshot's directory."""
+        return (CONTROL_VIEW << VIEW_SHIFT) | _SNAPSHOT_RANGE | self._ordinal(snapshot_id)
+
+    def alias_nodeid(self, snapshot_id: str) -> int:
+        """Return the nodeid of the symlink that a named snapshot's id is."""
+        return (CONTROL_VIEW << VIEW_SHIFT) | _ALIAS_RANGE | self._ordinal(snapshot_id)
+
+    def _ordinal(self, snapshot_id: str) -> int:
+        ordinal = self._ordinals.get(snapshot_id)
+        if ordinal is None:
+            ordinal = self._ordinals[snapshot_id] = len(self._snapshot_ids)
+            self._snapshot_ids.append(snapshot_id)
+        return ordinal
+
+    def snapshot_of(self, nodeid: int) -> str | None:
+        """Return the snapshot whose directory this is, or None."""
+        if nodeid >> VIEW_SHIFT != CONTROL_VIEW or not nodeid & _SNAPSHOT_RANGE:
+            return None
+        return self._snapshot_ids[nodeid & _ORDINAL_MASK]
+
+    def alias_of(self, nodeid: int) -> str | None:
+        """Return the snapshot whose id this symlink is, or None."""
+        if nodeid >> VIEW_SHIFT != CONTROL_VIEW or not nodeid & _ALIAS_RANGE:
+            return None
+        return self._snapshot_ids[nodeid & _ORDINAL_MASK]
+
+    def show(self, snapshot_id: str) -> ShownView:
+        """Return the view of a snapshot, opened where nobody looks at it yet. Raises Busy when all are taken."""
+        shown = self._by_snapshot.get(snapshot_id)
+        if shown is None:
+            number = self._free_number()
+            self._generation += 1
+            shown = ShownView(number, self._generation, snapshot_id, self._open_view(snapshot_id))
+            self._by_number[number] = shown
+            self._by_snapshot[snapshot_id] = shown
+        return shown
+
+    def _free_number(self) -> int:
+        for step in range(1, CONTROL_VIEW):
+            number = (self._last_number + step - 1) % (CONTROL_VIEW - 1) + 1
+            if number not in self._by_number:
+                self._last_number = number
+                return number
+        raise Busy("too many snapshots are being looked at")
+
+    def locate(self, nodeid: int) -> tuple[ShownView, Inode]:
+        """Return view and inode of a nodeid in a snapshot. Raises NoSuchEntry where it is not one."""
+        snapshot_id = self.snapshot_of(nodeid)
+        if snapshot_id is not None:
+            shown = self.show(snapshot_id)
+            return shown, shown.view.current(shown.view.root)
+        found = self._by_number.get(nodeid >> VIEW_SHIFT)
+        node = found.view.nodes.get(nodeid & MAX_INO) if found is not None else None
+        if found is None or node is None:
+            raise NoSuchEntry(f"nothing is known of node {nodeid:#x}")
+        return found, found.view.current(node)
+
+    def release(self, nodeid: int, count: int) -> None:
+        """Give back holds on an inode of a view; the view goes with the last of them."""
+        shown = self._by_number.get(nodeid >> VIEW_SHIFT)
+        node = shown.view.nodes.get(nodeid & MAX_INO) if shown is not None else None
+        if shown is None or node is None:
+            return
+        shown.view.release(node, count)
+        if not shown.view.in_use:
+            del self._by_number[shown.number]
+            del self._by_snapshot[shown.snapshot_id]
+
+    def shown(self) -> list[ShownView]:
+        """Return the views that are open."""
+        return list(self._by_number.values())

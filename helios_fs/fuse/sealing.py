@@ -1,0 +1,249 @@
+"""Sealing as the mount sees it: when to ask for it, and how its results come into memory between requests.
+
+Knows the sealer as a process at the other end of two pipes; whatever happens to that process, the mount goes on.
+
+T1. No request waits for a seal, but for callers of `seal_now` and for writers once the journal is over its bound.
+T2. A sealer that dies is started again; what it had not published it does again from the journal.
+T3. Journal segments go only after the results of the seal that passed them are all in memory.
+"""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import trio
+
+from helios_fs.errors import HeliosError, StoreFault
+from helios_fs.fuse.nodes import Nodes
+from helios_fs.objects.entry import INLINE_LIMIT, Tree
+from helios_fs.objects.ids import KIND_BLOB, KIND_PAGE, KIND_TREE
+from helios_fs.sealer import messages
+from helios_fs.store.store import Store
+from helios_fs.worktree.rebase import Rebase
+from helios_fs.worktree.worktree import Worktree
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 0.5
+_QUIET_SECONDS: Final = 2.0
+_BUSY_SECONDS: Final = 15.0
+_BACKLOG_BYTES: Final = 24 << 20
+_RETRY_SECONDS: Final = 5.0
+BOUND_BYTES: Final = 1 << 30
+"""Writers are slowed down while more than this is not sealed."""
+_THROTTLE_SECONDS: Final = 0.005
+_COLLECT_AFTER_BYTES: Final = 256 << 20
+
+
+class Sealing:
+    """One mount's sealer."""
+
+    def __init__(
+        self, worktree: Worktree, store: Store, nodes: Nodes, fence: int, set_bound: Callable[[int], None]
+    ) -> None:
+        """`set_bound(position)` is told behind which journal position writers are to be slowed down."""
+        self._worktree = worktree
+        self._store = store
+        self._nodes = nodes
+        self._fence = fence
+        self._set_bound = set_bound
+        self._process: trio.Process | None = None
+        self._received = bytearray()
+        self._wanted = trio.Event()
+        self._progressed = trio.Event()
+        self._waiters = 0
+        self._refused: HeliosError | None = None
+        self._deleted = 0
+        self._journaled_at_collect = worktree.journal.end
+        head = store.refs.head(worktree.branch)
+        self.head = head
+        self.seals = 0
+        self.restarts = 0
+        self._seen_end = worktree.journal.end
+        self._changed_at = self._oldest_at = trio.current_time()
+        set_bound(head.lsn + BOUND_BYTES)
+
+    # -- Asking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of journal that are not sealed."""
+        return self._worktree.journal.end - self.head.lsn
+
+    def nudge(self) -> None:
+        """Ask for a seal soon."""
+        self._wanted.set()
+
+    async def seal_now(self) -> None:
+        """Return when everything answered before the call is in the store. Raises what the sealer could not do."""
+        target = self._worktree.journal.end
+        self._waiters += 1
+        try:
+            while self.head.lsn < target:
+                self._refused = None
+                self._wanted.set()
+                await self._progressed.wait()
+                self._raise_refused(target)
+        finally:
+            self._waiters -= 1
+
+    def _raise_refused(self, target: int) -> None:
+        if self._refused is not None and self.head.lsn < target:
+            raise self._refused
+
+    async def throttle(self) -> None:
+        """Let a writer wait a moment for the sealer."""
+        self._wanted.set()
+        await trio.sleep(_THROTTLE_SECONDS)
+
+    # -- Running -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Seal whenever it is worth it, until cancelled."""
+        while True:
+            with trio.move_on_after(_LOOK_SECONDS):
+                await self._wanted.wait()
+            asked = self._wanted.is_set()
+            self._wanted = trio.Event()
+            if not self.backlog_bytes or not (asked or self._worth_it()):
+                continue
+            try:
+                await self._seal_once()
+                if self._collection_is_due():
+                    await self._collect()
+            except HeliosError as error:
+                _log.warning("sealing failed, and will be tried again: %s", error)
+                self._refused = error
+                self._report_progress()
+                await trio.sleep(_RETRY_SECONDS if not self._waiters else _LOOK_SECONDS)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, msgspec.MsgspecError) as error:
+                _log.warning("the sealer ended: %s; starting another", error)
+                await self._stop()
+                self.restarts += 1
+                await trio.sleep(_LOOK_SECONDS)
+                self._wanted.set()
+
+    def _worth_it(self) -> bool:
+        now = trio.current_time()
+        end = self._worktree.journal.end
+        if end != self._seen_end:
+            self._seen_end = end
+            self._changed_at = now
+        quiet = now - self._changed_at >= _QUIET_SECONDS
+        return quiet or self.backlog_bytes >= _BACKLOG_BYTES or now - self._oldest_at >= _BUSY_SECONDS
+
+    def _report_progress(self) -> None:
+        self._progressed.set()
+        self._progressed = trio.Event()
+
+    async def _seal_once(self) -> None:
+        worktree = self._worktree
+        if worktree.changed_in_epoch:
+            worktree.freeze()
+        await self._say(messages.SealUpTo(worktree.journal.end))
+        begun = await self._hear()
+        if not isinstance(begun, messages.Begun):
+            raise StoreFault(f"the sealer answered out of turn: {type(begun).__name__}")
+        tree = await self._tree(begun.head.tree)
+        index = worktree.index
+        index.links = tree.links
+        index.base_root = tree.root
+        for snapshot_id, tree_id in begun.snapshots:
+            worktree.snapshots.sealed(snapshot_id, tree_id)
+        sealed_trees = dict(begun.snapshots)
+        for shown in self._nodes.shown():
+            its_tree = sealed_trees.get(shown.snapshot_id)
+            if its_tree is None:
+                shown.view.rebased()
+            else:
+                shown.view.rebased(its_tree, await self._tree(its_tree))
+        rebase = Rebase(index, begun.head.epoch - 1, begun.head.lsn)
+        while isinstance(batch := await self._hear(), messages.Batch):
+            rebase.take(batch.sealed)
+        for _ in rebase.finish():
+            await trio.lowlevel.checkpoint()
+        for shown in self._nodes.shown():
+            shown.view.rebased()
+        worktree.journal.drop_below(begun.head.lsn, keep_open=any(i.regions for i in index.orphans.values()))
+        self.head = begun.head
+        self.seals += 1
+        self._deleted += begun.deleted
+        self._oldest_at = trio.current_time()
+        self._set_bound(begun.head.lsn + BOUND_BYTES)
+        self._report_progress()
+
+    async def _tree(self, tree_id: bytes) -> Tree:
+        return await trio.to_thread.run_sync(self._store.objects.tree, tree_id)
+
+    # -- Space -------------------------------------------------------------------------------------------------------
+
+    def _collection_is_due(self) -> bool:
+        return self._deleted > 0 or self._worktree.journal.end - self._journaled_at_collect > _COLLECT_AFTER_BYTES
+
+    async def _collect(self) -> None:
+        """Have packs dropped that nothing needs; pin what this mount shows and has open."""
+        pins: list[tuple[int, bytes]] = [(KIND_TREE, self.head.tree)]
+        for shown in self._nodes.shown():
+            if shown.view.tree_id:
+                pins.append((KIND_TREE, shown.view.tree_id))
+        for orphan in self._worktree.index.orphans.values():
+            if orphan.is_file and orphan.base:
+                kind = KIND_BLOB if orphan.base_size <= INLINE_LIMIT else KIND_PAGE
+                pins.append((kind, orphan.base))
+        await self._say(messages.Collect(pins))
+        await self._hear()
+        self._store.objects.release_dropped()
+        self._deleted = 0
+        self._journaled_at_collect = self._worktree.journal.end
+
+    # -- The process -------------------------------------------------------------------------------------------------
+
+    async def _say(self, message: messages.Request) -> None:
+        if self._process is None:
+            self._received.clear()
+            self._process = await trio.lowlevel.open_process(
+                [
+                    sys.executable,
+                    "-m",
+                    "helios_fs.sealer.process",
+                    self._store.path,
+                    self._worktree.branch,
+                    str(self._fence),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(messages.frame(message))
+
+    async def _hear(self) -> messages.Reply:
+        (length,) = messages.LENGTH.unpack(await self._take(messages.LENGTH.size))
+        reply: messages.Reply = messages.decode_reply(await self._take(length))
+        if isinstance(reply, messages.Refused):
+            raise StoreFault(f"{reply.error}: {reply.message}")
+        return reply
+
+    async def _take(self, count: int) -> bytes:
+        assert self._process is not None and self._process.stdout is not None
+        while len(self._received) < count:
+            more = await self._process.stdout.receive_some(1 << 16)
+            if not more:
+                raise trio.BrokenResourceError("its pipe was closed")
+            self._received += more
+        taken = bytes(self._received[:count])
+        del self._received[:count]
+        return taken
+
+    async def _stop(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    async def close(self) -> None:
+        """End the sealer and wait until it is gone. Whatever it had not published stays in the journal."""
+        await self._stop()

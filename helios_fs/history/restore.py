@@ -1,0 +1,266 @@
+"""Restore: make the live working tree what a snapshot holds, whole or at some paths, under the feet of its users.
+
+`plan` compares two trees of the store, and may run in a thread; `apply` changes the working tree by ordinary journal
+records. Knows nothing of the kernel: it returns what the kernel must be told.
+
+R1. Cost follows what differs: equal pages are never opened, a directory that comes back whole is one record.
+R2. A file that is the same inode in both keeps its number, so open descriptors show the restored bytes. One that was
+    removed since gets its number back unless somebody still holds it open; then it gets a new one, and the descriptor
+    keeps what it had.
+R3. Removals come first, additions from the root down, attributes of directories last: restored times stay.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from helios_fs.errors import NoSuchEntry, ObjectMissing
+from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, ino_key
+from helios_fs.store import maps
+from helios_fs.store.objects import Objects
+from helios_fs.worktree.index import linked_entry, overlay_names
+from helios_fs.worktree.inode import Inode
+from helios_fs.worktree.worktree import Worktree
+
+Path = tuple[bytes, ...]
+
+
+class Step(NamedTuple):
+    """One name that differs: what it means now, and what it meant."""
+
+    path: Path
+    now: Entry | None
+    then: Entry | None
+
+
+class Plan(NamedTuple):
+    """What a restore has to do."""
+
+    steps: list[Step]
+    relinked: list[Entry]
+    """Files with several names whose content or attributes differ, as they were."""
+    whole: dict[int, frozenset[int]]
+    """Directories to bring back that can come as one record: their number -> the numbers of all that lies below."""
+    then: Tree
+
+
+class Changed:
+    """What a restore changed, as the kernel knows it."""
+
+    def __init__(self) -> None:
+        self.names: list[tuple[int, bytes, int]] = []
+        """(directory, name, inode that the name has lost, or 0)."""
+        self.inodes: list[int] = []
+        """Inodes whose content or attributes are others now."""
+
+
+class Restore:
+    """Restores one working tree."""
+
+    def __init__(self, worktree: Worktree, objects: Objects) -> None:
+        """`objects` may wait for the disk."""
+        self._worktree = worktree
+        self._index = worktree.index
+        self._objects = objects
+        self._changed = Changed()
+        self._brought_back: dict[int, Inode] = {}
+
+    # -- Comparing ---------------------------------------------------------------------------------------------------
+
+    def plan(self, now_id: bytes, then_id: bytes, paths: Sequence[bytes] = ()) -> Plan:
+        """Return what differs between two trees, or between what they hold at `paths`, from the root down.
+
+        Raises NoSuchEntry for a path that neither has.
+        """
+        now, then = self._objects.tree(now_id), self._objects.tree(then_id)
+        wanted = [tuple(part for part in path.split(b"/") if part not in (b"", b".")) for path in paths] or [()]
+        plan = Plan([], [], {}, then)
+        for path in wanted:
+            plan.steps.extend(self._one_path(now, then, path))
+        for step in plan.steps:
+            is_new = step.now is None or (step.then is not None and step.now.ino != step.then.ino)
+            if is_new and step.then is not None and step.then.is_directory and step.then.content:
+                self._see_whether_whole(step.then, plan)
+        # A changed file with several names is found in the link tables: the directories that name it may be equal.
+        differing = {
+            key: after
+            for key, before, after in maps.differences(self._objects, now.links, then.links)
+            if before is not None and after is not None
+        }
+        if differing and () not in wanted:
+            named = {ino_key(ino) for path in wanted for ino in self._linked_below(then, path)}
+            differing = {key: after for key, after in differing.items() if key in named}
+        plan.relinked.extend(entry for entry in map(decode_entry, differing.values()) if isinstance(entry, Entry))
+        return plan
+
+    def _see_whether_whole(self, directory: Entry, plan: Plan) -> None:
+        below = list(self._below(directory.content))
+        if not any(isinstance(entry, int) for entry in below):
+            plan.whole[directory.ino] = frozenset(entry.ino for entry in below if isinstance(entry, Entry))
+
+    def _below(self, content: bytes) -> Iterator[Entry | int]:
+        for _, value in maps.scan(self._objects, content):
+            entry = decode_entry(value)
+            yield entry
+            if isinstance(entry, Entry) and entry.is_directory and entry.content:
+                yield from self._below(entry.content)
+
+    def _linked_below(self, tree: Tree, path: Path) -> Iterator[int]:
+        here: Entry | None = tree.root
+        for name in path:
+            here = self._child(tree, here, name) if here is not None else None
+        if here is not None and here.is_directory and here.content:
+            yield from (entry for entry in self._below(here.content) if isinstance(entry, int))
+
+    def _one_path(self, now: Tree, then: Tree, path: Path) -> Iterator[Step]:
+        a, b = now.root, then.root
+        here: Entry | None = a
+        for depth, name in enumerate(path):
+            there = self._child(then, b, name)
+            former = self._child(now, here, name) if here is not None else None
+            if there is None:
+                if former is not None and depth == len(path) - 1:
+                    yield Step(path, former, None)
+                    return
+                text = b"/".join(path).decode(errors="replace")
+                raise NoSuchEntry(f"{text}: neither the snapshot nor the working tree has it")
+            b, here = there, former
+            if depth < len(path) - 1 and (here is None or not here.is_directory):
+                # A directory on the way is missing: it comes back with nothing but this path in it.
+                yield Step(path[: depth + 1], here, msgspec.structs.replace(b, content=b"", size=0, nlink=2))
+                here = None
+        if here is None or here.ino != b.ino or here.is_directory != b.is_directory:
+            yield Step(path, here, b)
+        else:
+            if here != b:
+                yield Step(path, here, b)
+            if b.is_directory:
+                yield from self._directory(now, then, path, here.content, b.content)
+
+    def _child(self, tree: Tree, directory: Entry, name: bytes) -> Entry | None:
+        if not directory.is_directory or not directory.content:
+            return None
+        value = maps.find(self._objects, directory.content, directory_key(name))
+        return None if value is None else self._entry(tree, value)
+
+    def _entry(self, tree: Tree, value: bytes) -> Entry:
+        entry = decode_entry(value)
+        return linked_entry(self._objects, tree.links, entry) if isinstance(entry, int) else entry
+
+    def _directory(self, now: Tree, then: Tree, path: Path, a: bytes, b: bytes) -> Iterator[Step]:
+        for key, before, after in maps.differences(self._objects, a, b):
+            former = None if before is None else self._entry(now, before)
+            wanted = None if after is None else self._entry(then, after)
+            here = (*path, key[8:])
+            yield Step(here, former, wanted)
+            if former is not None and wanted is not None and former.ino == wanted.ino and wanted.is_directory:
+                yield from self._directory(now, then, here, former.content, wanted.content)
+
+    # -- Changing ----------------------------------------------------------------------------------------------------
+
+    def apply(self, plan: Plan) -> Changed:
+        """Carry out a plan. On return each change is journaled and visible; returns what the kernel must hear.
+
+        Raises StoreFull, StoreFault, ReadOnly; what was done before that stays, and the snapshot taken first undoes it.
+        """
+        former, self._index.objects = self._index.objects, self._objects
+        steps = plan.steps
+        self._plan = plan
+        try:
+            for step in steps:
+                if step.now is not None and (step.then is None or step.then.ino != step.now.ino):
+                    self._remove_path(step.path)
+            for step in steps:
+                if step.then is not None and (step.now is None or step.now.ino != step.then.ino):
+                    self._bring_back(step.path, step.then)
+                elif step.then is not None and not step.then.is_directory:
+                    self._assume(step.path, step.then)
+            for entry in plan.relinked:
+                inode = self._live_link(entry.ino)
+                if inode is not None and entry.ino not in self._brought_back:
+                    self._worktree.assume(inode, entry)
+                    self._changed.inodes.append(inode.ino)
+            for step in reversed(steps):
+                if step.then is not None and step.then.is_directory:
+                    self._assume(step.path, step.then)
+        finally:
+            self._index.objects = former
+        return self._changed
+
+    def _walk(self, path: Path) -> Inode | None:
+        here: Inode | None = self._index.root
+        for name in path:
+            if here is None or not here.is_directory:
+                return None
+            here = self._index.find(here, name)
+        return here
+
+    def _remove_path(self, path: Path) -> None:
+        parent = self._walk(path[:-1])
+        if parent is None or not parent.is_directory:
+            return
+        inode = self._index.find(parent, path[-1])
+        if inode is not None:
+            self._remove(parent, path[-1], inode)
+
+    def _remove(self, parent: Inode, name: bytes, inode: Inode) -> None:
+        if inode.is_directory:
+            children = [found for _, found in self._index.listing(inode, 0, overlay_names(inode))]
+            for child_name in children:
+                child = self._index.find(inode, child_name)
+                if child is not None:
+                    self._remove(inode, child_name, child)
+            self._worktree.rmdir(parent, name)
+        else:
+            self._worktree.unlink(parent, name)
+        self._changed.names.append((parent.ino, name, inode.ino))
+
+    def _bring_back(self, path: Path, entry: Entry) -> None:
+        parent = self._walk(path[:-1])
+        if parent is None or not parent.is_directory:
+            return
+        name = path[-1]
+        occupant = self._index.find(parent, name)
+        if occupant is not None:
+            self._remove(parent, name, occupant)
+        self._place(parent, name, entry)
+        self._changed.names.append((parent.ino, name, 0))
+
+    def _place(self, parent: Inode, name: bytes, entry: Entry) -> None:
+        """Put a stored entry under a free name: as another name of an inode that is there, or as it was."""
+        if entry.nlink > 1 and not entry.is_directory:
+            other = self._brought_back.get(entry.ino) or self._live_link(entry.ino)
+            if other is not None:
+                self._worktree.link(other, parent, name)
+                return
+        number = entry.ino if entry.ino not in self._worktree.inodes else self._worktree.take_ino()
+        if not entry.is_directory:
+            inode = self._worktree.graft(parent, name, msgspec.structs.replace(entry, ino=number, nlink=1))
+            self._brought_back[entry.ino] = inode
+            return
+        below = self._plan.whole.get(entry.ino)
+        if not entry.content or (below is not None and below.isdisjoint(self._worktree.inodes)):
+            self._worktree.graft(parent, name, msgspec.structs.replace(entry, ino=number))
+            return
+        bare = msgspec.structs.replace(entry, ino=number, content=b"", size=0, nlink=2)
+        directory = self._worktree.graft(parent, name, bare)
+        for key, value in maps.scan(self._objects, entry.content):
+            self._place(directory, key[8:], self._entry(self._plan.then, value))
+        self._worktree.assume(directory, msgspec.structs.replace(entry, ino=number))
+
+    def _live_link(self, ino: int) -> Inode | None:
+        inode = self._index.inodes.get(ino)
+        if inode is None:
+            try:
+                inode = self._index.linked(ino)
+            except ObjectMissing:
+                return None
+        return inode if inode.nlink else None
+
+    def _assume(self, path: Path, entry: Entry) -> None:
+        inode = self._walk(path)
+        if inode is None or inode.ino != entry.ino:
+            return
+        self._worktree.assume(inode, entry)
+        self._changed.inodes.append(inode.ino)

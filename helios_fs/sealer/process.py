@@ -1,0 +1,197 @@
+"""The sealer: a process of its own that turns journal into store, and ends with its daemon.
+
+It reads the journal and the store, writes packs and refs, and knows nothing of the daemon's memory. `seal_offline` is
+the same work for a branch that no daemon owns.
+
+Z1. What it publishes is the state at a journal position that closes an epoch, whole or not at all.
+Z2. It publishes under the fencing epoch it was started with; once another owner has the branch it is refused.
+Z3. It never changes the journal: the daemon drops what is sealed, when it has been told so.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+import msgspec
+
+from helios_fs.errors import HeliosError
+from helios_fs.journal.journal import Frame, Journal
+from helios_fs.objects import record
+from helios_fs.objects.entry import Tree
+from helios_fs.objects.snapshot import (
+    Head,
+    HeadMoved,
+    RefEvent,
+    SnapshotDeleted,
+    SnapshotRenamed,
+    SnapshotSealed,
+    decode_snapshot,
+)
+from helios_fs.sealer import messages
+from helios_fs.sealer.seal import seal_epoch
+from helios_fs.store.store import Store
+from helios_fs.store.writer import Writer
+from helios_fs.worktree.rebase import Sealed
+from helios_fs.worktree.recovery import journal_directory
+from helios_fs.worktree.replay import CLOSES_EPOCH
+
+_BATCH: Final = 256
+_NICENESS: Final = 5
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Outcome:
+    """What one seal gave: the new head, and what became of inodes and snapshots."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.sealed: dict[int, Sealed] = {}
+        self.snapshots: list[tuple[str, bytes]] = []
+        self.deleted = 0
+
+
+def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int, lsn: int) -> Outcome:
+    """Seal everything before `lsn`; published and durable on return.
+
+    Raises Fenced, StoreFull, StoreFault, CorruptObject with nothing published.
+    """
+    head = store.refs.head(branch)
+    tree: Tree = store.objects.tree(head.tree)
+    tree_id: bytes = head.tree
+    epoch = head.epoch
+    outcome = Outcome(head)
+    events: list[RefEvent] = []
+    for frames in _epochs(journal.frames(head.lsn, lsn)):
+        closing = frames[-1]
+        result = seal_epoch(writer, journal, tree, epoch, frames)
+        tree, tree_id = result.tree, result.tree_id
+        for ino in result.gone:
+            outcome.sealed.pop(ino, None)
+        outcome.sealed.update({sealed[0]: sealed for sealed in result.sealed})
+        events.extend(_snapshot_events(frames, tree_id, outcome))
+        epoch += 1
+        head = Head(branch, tree_id, closing.next_position, epoch)
+    outcome.head = head
+    events.append(HeadMoved(head))
+    writer.publish(events, branch, fence)
+    return outcome
+
+
+def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
+    """Group frames by the epochs that they close; what comes after the last closing record is not sealed yet."""
+    epoch: list[Frame] = []
+    for frame in frames:
+        epoch.append(frame)
+        if frame.kind in CLOSES_EPOCH:
+            yield epoch
+            epoch = []
+
+
+def _snapshot_events(frames: list[Frame], tree_id: bytes, outcome: Outcome) -> Iterator[RefEvent]:
+    for frame in frames:
+        if frame.kind == record.SNAPSHOT:
+            snapshot = msgspec.structs.replace(decode_snapshot(frame.payload), tree=tree_id)
+            outcome.snapshots.append((snapshot.id, tree_id))
+            yield SnapshotSealed(snapshot)
+        elif frame.kind == record.SNAPSHOT_RENAME:
+            yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_DELETE:
+            outcome.deleted += 1
+            yield SnapshotDeleted(frame.payload.decode("ascii"))
+
+
+def seal_offline(store_path: str, branch: str) -> None:
+    """Seal what the journal of a branch holds, where no daemon owns it. Durable on return.
+
+    Raises Busy where a daemon does, and what `Store.open` and `seal` do.
+    """
+    store = Store.open(store_path)
+    try:
+        lock = store.lock_branch(branch)
+        try:
+            head = store.refs.head(branch)
+            journal = Journal.open(journal_directory(store, branch), head.lsn)
+            try:
+                close_last_epoch(journal, head)
+                fence = store.take_branch(branch)
+                outcome = seal(store, store.writer(), journal, branch, fence, journal.end)
+                journal.drop_below(outcome.head.lsn, keep_open=False)
+            finally:
+                journal.close()
+        finally:
+            lock.release()
+    finally:
+        store.close()
+
+
+def close_last_epoch(journal: Journal, head: Head) -> None:
+    """Cut off a torn tail, and end the last epoch with a FREEZE if it is open."""
+    position, epoch, is_open, time_ns = head.lsn, head.epoch, False, 0
+    for frame in journal.frames(head.lsn, check_data=True):
+        position, time_ns = frame.next_position, frame.time_ns
+        is_open = frame.kind not in CLOSES_EPOCH
+        epoch += not is_open
+    journal.recovered_to(position)
+    if is_open:
+        journal.append(record.FREEZE, 0, time_ns, record.pack_freeze(epoch))
+        journal.sync()
+
+
+def _serve(store: Store, branch: str, fence: int, requests: BinaryIO, replies: BinaryIO) -> None:
+    writer = store.writer()
+
+    def say(message: messages.Reply) -> None:
+        replies.write(messages.frame(message))
+        replies.flush()
+
+    while True:
+        prefix = requests.read(messages.LENGTH.size)
+        if len(prefix) < messages.LENGTH.size:
+            return
+        request = messages.decode_request(requests.read(messages.LENGTH.unpack(prefix)[0]))
+        try:
+            if isinstance(request, messages.Collect):
+                from helios_fs.store import gc
+
+                freed = gc.collect(store, writer, request.pins)
+                say(messages.Collected(freed.bytes_freed, freed.packs_dropped))
+                continue
+            outcome = _seal_up_to(store, writer, branch, fence, request.lsn)
+        except HeliosError as error:
+            say(messages.Refused(type(error).__name__, str(error)))
+            continue
+        say(messages.Begun(outcome.head, outcome.snapshots, outcome.deleted, 0))
+        rows = list(outcome.sealed.values())
+        for start in range(0, len(rows), _BATCH):
+            say(messages.Batch(rows[start : start + _BATCH]))
+        say(messages.Done())
+
+
+def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int) -> Outcome:
+    head = store.refs.head(branch)
+    journal = Journal.open(journal_directory(store, branch), head.lsn, writable=False)
+    try:
+        return seal(store, writer, journal, branch, fence, lsn)
+    finally:
+        journal.close()
+
+
+def main() -> None:
+    """Serve one daemon until it closes the pipe or dies: sealer STORE BRANCH FENCE."""
+    store_path, branch, fence = sys.argv[1:4]
+    # prctl(2): die with the daemon, whatever kills it; requests from a pipe that nobody holds would end us anyway.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    store = Store.open(store_path)
+    try:
+        _serve(store, branch, int(fence), sys.stdin.buffer, sys.stdout.buffer)
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main()
