@@ -73,6 +73,17 @@ class Connection:
             raise InvalidArgument(f"the daemon answered {type(reply).__name__} to {type(request).__name__}")
         return reply
 
+    def wait_for_hangup(self, timeout_seconds: float) -> None:
+        """Return when the daemon has closed its end. Raises Busy where it has not in time."""
+        self._socket.settimeout(timeout_seconds)
+        try:
+            while self._reader.readline():
+                pass
+        except TimeoutError:
+            raise Busy("the daemon of this workspace does not end") from None
+        except ConnectionResetError:
+            pass
+
     def hello(self) -> messages.HelloReply:
         """Return who it is. Raises Busy where it does not answer within ten seconds."""
         return self.ask(messages.Hello(), messages.HelloReply, HELLO_TIMEOUT_SECONDS)
