@@ -69,7 +69,7 @@ class Tree(msgspec.Struct, array_like=True, frozen=True):
     """Id of the link table's root page, or empty."""
 
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(Entry | int).decode
 _decode_chunk = msgspec.msgpack.Decoder(ChunkRef).decode
 _decode_tree = msgspec.msgpack.Decoder(Tree).decode
@@ -77,15 +77,23 @@ _decode_tree = msgspec.msgpack.Decoder(Tree).decode
 
 def encode_entry(value: Entry | int) -> bytes:
     """Return the canonical bytes of an entry, or of a reference to the link table."""
-    return _encode(value)
+    return _encode(value if isinstance(value, int) else _sorted(value))
+
+
+def _sorted(entry: Entry) -> Entry:
+    # The encoder keeps a map in the order in which it was filled.
+    if not entry.xattrs:
+        return entry
+    return msgspec.structs.replace(entry, xattrs=dict(sorted(entry.xattrs.items())))
 
 
 def decode_entry(data: bytes) -> Entry | int:
     """Return an entry, or the inode number under which the link table has it. Raises CorruptObject."""
     try:
-        return _decode_entry(data)
+        decoded: Entry | int = _decode_entry(data)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptObject(f"a directory entry cannot be decoded: {error}") from error
+    return decoded
 
 
 def encode_chunk(value: ChunkRef) -> bytes:
@@ -103,7 +111,7 @@ def decode_chunk(data: bytes) -> ChunkRef:
 
 def encode_tree(value: Tree) -> bytes:
     """Return the canonical bytes of a tree."""
-    return _encode(value)
+    return _encode(Tree(_sorted(value.root), value.links))
 
 
 def decode_tree(data: bytes) -> Tree:
