@@ -5,7 +5,8 @@ standard input ("terminate"). Nothing is cached by the kernel, so that every cal
 
 Names that mean something: `sleep-N` answers a getattr after N ms, `thread-N` the same in a thread (a lookup that waits
 would make the kernel keep back all others in that directory), `denied` is refused, `ticks` has as its size how often
-a timer of 10 ms has fired, `fast` is there only while the fast loop runs.
+a timer of 10 ms has fired, `fast` is there only while the fast loop runs; `steady` is the one name that the kernel
+may keep, so that a forced statx of it is one request.
 """
 
 import errno
@@ -24,6 +25,7 @@ from helios_fs.fuse import loop
 
 TICKS: Final = 2
 FAST: Final = 3
+STEADY: Final = 4
 FIRST_WAITING: Final = {b"sleep": 100_000, b"thread": 200_000}
 """A file that waits has this number plus the milliseconds."""
 
@@ -52,6 +54,8 @@ class TinyOperations(pyfuse3.Operations):
         self.ticks = 0
         self._inodes: dict[bytes, int] = {}
         self._content: dict[int, bytearray] = {}
+        self._steady = self._attributes(STEADY, stat.S_IFREG | 0o644, 0)
+        self._steady.entry_timeout = 1000
 
     async def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: pyfuse3.RequestContext
@@ -63,6 +67,8 @@ class TinyOperations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EACCES)
         if name == b"ticks":
             return self._of(TICKS)
+        if name == b"steady":
+            return self._steady
         if name == b"fast" and vars(pyfuse3)["trio"] is not trio:
             return self._of(FAST)
         if name in self._inodes:
@@ -70,6 +76,8 @@ class TinyOperations(pyfuse3.Operations):
         raise pyfuse3.FUSEError(errno.ENOENT)
 
     async def getattr(self, inode: InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if inode == STEADY:
+            return self._steady
         if inode >= FIRST_WAITING[b"thread"]:
             await trio.to_thread.run_sync(time.sleep, (inode - FIRST_WAITING[b"thread"]) / 1000)
         elif inode >= FIRST_WAITING[b"sleep"]:
