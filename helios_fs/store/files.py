@@ -64,6 +64,24 @@ def append(fd: int, buffers: Sequence[bytes | memoryview], length: int) -> None:
         raise StoreFull("append: only a part was written; the disk that holds the store is full")
 
 
+def append_at(fd: int, buffers: Sequence[bytes | memoryview], length: int, offset: int) -> None:
+    """Put `buffers`, `length` bytes in all, at `offset` by one system call. Not durable before `sync_data`.
+
+    For files that are longer than what they hold. Raises as `append` does.
+    """
+    try:
+        if _fault is not None:
+            limit = _fault("append", "", length)
+            if limit is not None:
+                os.pwrite(fd, b"".join(buffers)[:limit], offset)
+                raise OSError(errno.ENOSPC, "short write")
+        written = os.pwritev(fd, buffers, offset)
+    except OSError as error:
+        raise converted(error, "append") from error
+    if written != length:
+        raise StoreFull("append: only a part was written; the disk that holds the store is full")
+
+
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` at `offset`."""
     try:
