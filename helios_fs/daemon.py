@@ -21,6 +21,7 @@ from helios_fs.control import messages, server
 from helios_fs.control.client import socket_name
 from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly
 from helios_fs.fuse import loop
+from helios_fs.fuse.capabilities import give_up_large_pipes
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.history_dir import HistoryDir
 from helios_fs.fuse.invalidation import invalidate
@@ -86,6 +87,7 @@ class Daemon:
             options.add("ro")
         if os.geteuid() == 0:
             options.update({"dev", "suid"})
+        give_up_large_pipes()
         try:
             pyfuse3.init(self._operations, self._mountpoint, options)
         except RuntimeError as error:

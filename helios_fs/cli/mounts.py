@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 FSTYPE: Final = "fuse.helios"
 
+_PERCENT: Final = re.compile(rb"%([0-9A-F]{2})")
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 
 
@@ -38,7 +39,9 @@ def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
         mountpoint = _unescape(fields[4])
         mount = None
         if fstype == FSTYPE.encode():
-            store, _, branch = _unescape(source).rpartition("#")
+            # The daemon writes what is not plain ASCII as %XX: a mount option can hold no more.
+            plain = _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(_unescape(source)))
+            store, _, branch = os.fsdecode(plain).rpartition("#")
             mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]))
         found.append((mountpoint, mount))
     return found

@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.5
 _QUIET_SECONDS: Final = 2.0
 _BUSY_SECONDS: Final = 15.0
-_BACKLOG_BYTES: Final = 24 << 20
+_BACKLOG_BYTES: Final = 64 << 20
+_SPARE_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 5.0
 BOUND_BYTES: Final = 1 << 30
 """Writers are slowed down while more than this is not sealed."""
@@ -108,6 +109,8 @@ class Sealing:
                 await self._wanted.wait()
             asked = self._wanted.is_set()
             self._wanted = trio.Event()
+            if trio.current_time() - self._changed_at > _SPARE_SECONDS:
+                self._worktree.journal.drop_spares()
             if not self.backlog_bytes or not (asked or self._worth_it()):
                 continue
             try:

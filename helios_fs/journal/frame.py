@@ -1,7 +1,7 @@
 """Frames: how one record lies in a segment.
 
     offset  size  field
-    0       8     checksum   xxh3-64 of bytes 8.. up to the data, seeded with the frame's position
+    0       8     checksum   xxh3-64 of bytes 8.. up to the data, seeded with position + the segment's key
     8       4     payload length
     12      4     data length
     16      1     kind
@@ -14,7 +14,8 @@
 
 Knows nothing of what kinds and payloads mean.
 
-F1. A frame is valid at one position only: the position seeds its checksum, so bytes left over from elsewhere never pass.
+F1. A frame is valid at one position of one segment only: both seed its checksum. Bytes left over in a file that is
+    used again never pass, nor does what somebody wrote into a file of the mount to look like a frame: the key is secret.
 F2. Data is checked block by block, so that reading 4 KiB of a 1 MiB write verifies 32 KiB, not all of it.
 """
 
@@ -68,13 +69,13 @@ def block_sums(data: bytes) -> bytes:
     return struct.pack(f"<{len(sums)}Q", *sums)
 
 
-def encode_head(position: int, kind: int, flags: int, time_ns: int, payload: bytes, data: bytes) -> bytes:
-    """Return everything of a frame but its data, for a frame that will stand at `position`."""
+def encode_head(seed: int, kind: int, flags: int, time_ns: int, payload: bytes, data: bytes) -> bytes:
+    """Return everything of a frame but its data, for the place that `seed` stands for."""
     if data:
         rest = _pack_after_checksum(len(payload), len(data), kind, flags, time_ns) + payload + block_sums(data)
     else:
         rest = _pack_after_checksum(len(payload), 0, kind, flags, time_ns) + payload
-    return _pack_checksum(_sum(rest, position)) + rest
+    return _pack_checksum(_sum(rest, seed)) + rest
 
 
 def parse_header(raw: bytes) -> Header | None:
@@ -87,9 +88,9 @@ def parse_header(raw: bytes) -> Header | None:
     return header
 
 
-def head_is_whole(header: Header, head: bytes, position: int) -> bool:
-    """Tell whether `head`, all of a frame but its data, is what was written at `position`."""
-    return _sum(head[8:], position) == header.checksum
+def head_is_whole(header: Header, head: bytes, seed: int) -> bool:
+    """Tell whether `head`, all of a frame but its data, is what was written at the place that `seed` stands for."""
+    return _sum(head[8:], seed) == header.checksum
 
 
 def data_is_whole(sums: bytes, data: bytes, first_block: int = 0) -> bool:
@@ -97,9 +98,7 @@ def data_is_whole(sums: bytes, data: bytes, first_block: int = 0) -> bool:
     view = memoryview(data)
     count = block_count(len(data))
     expected = struct.unpack_from(f"<{count}Q", sums, 8 * first_block)
-    return all(
-        _sum(view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]) == expected[index] for index in range(count)
-    )
+    return all(_sum(view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]) == expected[index] for index in range(count))
 
 
 ReadAt = Callable[[int, int], bytes]

@@ -7,7 +7,8 @@ J1. `end` is behind the last whole frame. A failed or short append is cut back t
     where the cut fails too, the journal is broken and takes nothing more.
 J2. What `sync` covers: every frame appended before it was called, and the names of the segments that hold them.
 J3. A sync that failed is final: the kernel may have dropped the pages, so the journal is broken from then on.
-J4. A segment is unlinked only below the sealed position; its descriptor stays open while somebody may still read it.
+J4. A segment goes only when all of it lies below the sealed position: it becomes a spare, to be used again, or is
+    unlinked. Where somebody may still read it, it is unlinked and its descriptor stays open.
 """
 
 import os
@@ -25,11 +26,13 @@ from helios_fs.journal.frame import (
     head_is_whole,
     parse_header,
 )
-from helios_fs.journal.segment import SUFFIX, Segment
+from helios_fs.journal.segment import SPARE_SUFFIX, SUFFIX, Segment
 from helios_fs.store import files
 
 SEGMENT_BYTES: Final = 32 << 20
 _SMALL_SEGMENT_BYTES: Final = 4 << 20
+MAX_SPARES: Final = 8
+"""Segments kept to be used again while the journal is busy; `drop_spares` lets go of them."""
 _WINDOW_BYTES: Final = 4 << 20
 
 
@@ -49,11 +52,12 @@ class Frame(NamedTuple):
 class Journal:
     """The segments of one branch, the last of them open for appending."""
 
-    def __init__(self, directory: str, segments: list[Segment], writable: bool) -> None:
+    def __init__(self, directory: str, segments: list[Segment]) -> None:
         self._directory = directory
         self._segments = segments
         self._starts = [segment.start for segment in segments]
-        self._writable = writable
+        self._spares: list[str] = []
+        self._syncing = False
         self._unsynced: list[Segment] = segments[-1:]
         self._names_unsynced = True
         self.broken: HeliosError | None = None
@@ -64,7 +68,7 @@ class Journal:
     def create(cls, directory: str, start: int) -> "Journal":
         """Make a journal whose first frame will stand at `start`. Durable after the first `sync`."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        return cls(directory, [Segment.create(directory, start)], writable=True)
+        return cls(directory, [Segment.create(directory, start)])
 
     @classmethod
     def open(cls, directory: str, start: int, writable: bool = True) -> "Journal":
@@ -74,7 +78,11 @@ class Journal:
         `start`. Call `recover` before appending. Raises CorruptObject where a segment is missing in the middle.
         """
         try:
-            names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
+            present = os.listdir(directory)
+            names = sorted(name for name in present if name.endswith(SUFFIX))
+            for name in present if writable else ():
+                if name.endswith(SPARE_SUFFIX):
+                    files.remove(os.path.join(directory, name))
         except FileNotFoundError:
             names = []
         segments: list[Segment] = []
@@ -95,15 +103,16 @@ class Journal:
             if writable:
                 files.remove(gone.path)
         for before, after in zip(segments, segments[1:], strict=False):
-            if before.end != after.start:
+            if before.end < after.start:
                 raise CorruptObject(f"{directory}: the journal has a gap before position {after.start:#x}")
+            before.end = after.start
         if segments and not segments[0].start <= start <= segments[-1].end:
             raise CorruptObject(f"{directory}: the journal does not reach position {start:#x}")
         if not segments:
             if not writable:
                 raise CorruptObject(f"{directory}: the journal has no segments")
             return cls.create(directory, start)
-        return cls(directory, segments, writable)
+        return cls(directory, segments)
 
     # -- Writing -----------------------------------------------------------------------------------------------------
 
@@ -119,13 +128,10 @@ class Journal:
         segment = self._segments[-1]
         if end - segment.start >= SEGMENT_BYTES:
             segment = self._roll()
-        head = encode_head(end, kind, flags, time_ns, payload, data)
+        head = encode_head(segment.seed(end), kind, flags, time_ns, payload, data)
         length = len(head) + len(data)
         try:
-            if data:
-                files.append(segment.fd, (head, data), length)
-            else:
-                files.append(segment.fd, (head,), length)
+            files.append_at(segment.fd, (head, data) if data else (head,), length, segment.offset(end))
         except HeliosError:
             self._cut_back(segment)
             raise
@@ -139,7 +145,8 @@ class Journal:
             self.broken = error
 
     def _roll(self) -> Segment:
-        segment = Segment.create(self._directory, self.end)
+        spare = self._spares.pop() if self._spares else None
+        segment = Segment.create(self._directory, self.end, spare)
         self._segments.append(segment)
         self._starts.append(segment.start)
         self._unsynced.append(segment)
@@ -161,6 +168,7 @@ class Journal:
         end = self.end
         if self.synced >= end:
             return end
+        self._syncing = True
         pending = list(self._unsynced)
         names = self._names_unsynced
         self._names_unsynced = False
@@ -172,6 +180,8 @@ class Journal:
         except HeliosError as error:
             self.broken = error
             raise StoreFault(f"fsync failed, and is final: {error}") from error
+        finally:
+            self._syncing = False
         # The last one takes more appends, so it stays in the list.
         for segment in pending:
             if segment is not self._segments[-1] and segment in self._unsynced:
@@ -237,7 +247,11 @@ class Journal:
             head = window[offset : offset + body_end]
             data_position = position + body_end
             next_position = data_position + header.data_bytes
-            if len(head) < body_end or not head_is_whole(header, head, position) or next_position > segment.end:
+            if (
+                len(head) < body_end
+                or not head_is_whole(header, head, segment.seed(position))
+                or next_position > segment.end
+            ):
                 return
             payload = head[HEADER_BYTES : HEADER_BYTES + header.payload_bytes]
             if check_data and header.data_bytes:
@@ -277,19 +291,33 @@ class Journal:
     def drop_below(self, position: int, keep_open: bool) -> None:
         """Unlink the segments that end at or before `position`.
 
-        With `keep_open` they can still be read through their descriptors, for files that are unlinked but open.
+        With `keep_open` they can still be read through their descriptors, for files that are unlinked but open. While
+        a sync runs in a thread nothing goes: it uses the descriptors. The next call makes up for it.
         """
-        while len(self._segments) > 1 and self._segments[1].start <= position and not keep_open:
-            gone = self._segments.pop(0)
-            self._starts.pop(0)
-            if gone in self._unsynced:
-                self._unsynced.remove(gone)
-            files.remove(gone.path)
-            gone.close()
+        if self._syncing:
+            return
         if keep_open:
             for index, segment in enumerate(self._segments[:-1]):
                 if self._segments[index + 1].start <= position:
                     files.remove(segment.path)
+            return
+        while len(self._segments) > 1 and self._segments[1].start <= position:
+            gone = self._segments.pop(0)
+            self._starts.pop(0)
+            if gone in self._unsynced:
+                self._unsynced.remove(gone)
+            gone.close()
+            if len(self._spares) < MAX_SPARES and os.path.exists(gone.path):
+                spare = gone.path.removesuffix(SUFFIX) + SPARE_SUFFIX
+                files.replace(gone.path, spare)
+                self._spares.append(spare)
+            else:
+                files.remove(gone.path)
+
+    def drop_spares(self) -> None:
+        """Give the space of the spares back: nobody has needed one for a while."""
+        while self._spares:
+            files.remove(self._spares.pop())
 
     @property
     def start(self) -> int:
@@ -298,6 +326,7 @@ class Journal:
 
     def close(self) -> None:
         """Close all segments."""
+        self.drop_spares()
         for segment in self._segments:
             segment.close()
         self._segments.clear()
