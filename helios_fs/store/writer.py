@@ -11,6 +11,7 @@ W3. A failure leaves every unpublished object in memory or in a pack that is sti
 
 import os
 from collections.abc import Iterator
+from typing import Self
 
 from helios_fs.errors import Fenced, HeliosError
 from helios_fs.objects.ids import ObjectId, object_id
@@ -133,6 +134,12 @@ class Writer:
         """Forget what is not published and close the pack. Closing twice is fine."""
         self.discard()
         self._gate.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # -- Steps ---------------------------------------------------------------------------------------------------
 
