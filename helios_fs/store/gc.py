@@ -24,9 +24,6 @@ from helios_fs.store.packs import pack_numbers, pack_path
 from helios_fs.store.store import Store
 from helios_fs.store.writer import Writer, WriterGate
 
-Pin = tuple[int, bytes]
-"""Kind and id of an object that is needed, with all that is below it."""
-
 
 class Collected(NamedTuple):
     """What a collection did."""
@@ -36,10 +33,10 @@ class Collected(NamedTuple):
     packs_kept: int
 
 
-def collect(store: Store, writer: Writer | None = None, pins: Collection[Pin] = (), wait: bool = False) -> Collected:
+def collect(store: Store, writer: Writer | None = None, pins: Collection[bytes] = (), wait: bool = False) -> Collected:
     """Drop every pack in which nothing is reachable.
 
-    `pins` are trees, pages and blobs that are needed though no ref says so: the base of a mounted tree, what an open
+    `pins` are ids of trees, pages and blobs that are needed though no ref says so: the base of a mounted tree, what an open
     file reads. The pins of every process must be in it; one that is not in the store any more is passed over.
     `writer` is the caller's own, if it has one: it must have published.
 
@@ -115,19 +112,19 @@ class _Marker:
         self._seen: set[bytes] = set()
         """Trees and pages that were walked, with all that is below them."""
 
-    def mark_all(self, pins: Collection[Pin]) -> None:
+    def mark_all(self, pins: Collection[bytes]) -> None:
         """Walk all heads, snapshots and pins. What was walked before is not walked again."""
         for head in self._refs.heads():
             self._mark_tree(head.tree)
         for snapshot in self._refs.all_snapshots():
             self._mark_tree(snapshot.tree)
-        for kind, pin in pins:
+        for pin in pins:
             location = self._index.find(pin)
             if location is None:
                 continue
-            if kind == KIND_TREE:
+            if location.kind == KIND_TREE:
                 self._mark_tree(pin)
-            elif kind == KIND_PAGE:
+            elif location.kind == KIND_PAGE:
                 self._mark_pages([pin])
             else:
                 self.live.add(location.pack)
