@@ -18,8 +18,7 @@ import trio
 
 from helios_fs.errors import HeliosError, StoreFault
 from helios_fs.fuse.nodes import Nodes
-from helios_fs.objects.entry import INLINE_LIMIT, Tree
-from helios_fs.objects.ids import KIND_BLOB, KIND_PAGE, KIND_TREE
+from helios_fs.objects.entry import Tree
 from helios_fs.sealer import messages
 from helios_fs.store.store import Store
 from helios_fs.worktree.rebase import Rebase
@@ -188,14 +187,9 @@ class Sealing:
 
     async def _collect(self) -> None:
         """Have packs dropped that nothing needs; pin what this mount shows and has open."""
-        pins: list[tuple[int, bytes]] = [(KIND_TREE, self.head.tree)]
-        for shown in self._nodes.shown():
-            if shown.view.tree_id:
-                pins.append((KIND_TREE, shown.view.tree_id))
-        for orphan in self._worktree.index.orphans.values():
-            if orphan.is_file and orphan.base:
-                kind = KIND_BLOB if orphan.base_size <= INLINE_LIMIT else KIND_PAGE
-                pins.append((kind, orphan.base))
+        pins = [self.head.tree]
+        pins.extend(shown.view.tree_id for shown in self._nodes.shown() if shown.view.tree_id)
+        pins.extend(orphan.base for orphan in self._worktree.index.orphans.values() if orphan.is_file and orphan.base)
         await self._say(messages.Collect(pins))
         await self._hear()
         self._store.objects.release_dropped()

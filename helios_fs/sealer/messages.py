@@ -17,9 +17,9 @@ class SealUpTo(msgspec.Struct, array_like=True, tag="seal"):
 
 
 class Collect(msgspec.Struct, array_like=True, tag="collect"):
-    """Drop packs that neither refs nor these objects need: (kind, id)."""
+    """Drop packs that neither refs nor these objects need."""
 
-    pins: list[tuple[int, bytes]]
+    pins: list[bytes]
 
 
 class Begun(msgspec.Struct, array_like=True, tag="begun"):

@@ -8,12 +8,13 @@ Z2. It publishes under the fencing epoch it was started with; once another owner
 Z3. It never changes the journal: the daemon drops what is sealed, when it has been told so.
 """
 
-import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from queue import SimpleQueue
+from typing import BinaryIO, Final, NoReturn
 
 import msgspec
 
@@ -32,6 +33,7 @@ from helios_fs.objects.snapshot import (
 )
 from helios_fs.sealer import messages
 from helios_fs.sealer.seal import seal_epoch
+from helios_fs.store.gc import collect
 from helios_fs.store.store import Store
 from helios_fs.store.writer import Writer
 from helios_fs.worktree.rebase import Sealed
@@ -40,7 +42,6 @@ from helios_fs.worktree.replay import CLOSES_EPOCH
 
 _BATCH: Final = 256
 _NICENESS: Final = 5
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Outcome:
@@ -140,7 +141,19 @@ def close_last_epoch(journal: Journal, head: Head) -> None:
         journal.sync()
 
 
-def _serve(store: Store, branch: str, fence: int, requests: BinaryIO, replies: BinaryIO) -> None:
+def _receive(pipe: BinaryIO, requests: "SimpleQueue[messages.Request]") -> None:
+    """Hand requests over, and end the process at once when the daemon does: what is not published is not missed.
+
+    PR_SET_PDEATHSIG would not do: it goes by the daemon's thread that started us, and trio's threads come and go.
+    """
+    while len(prefix := pipe.read(messages.LENGTH.size)) == messages.LENGTH.size:
+        requests.put(messages.decode_request(pipe.read(messages.LENGTH.unpack(prefix)[0])))
+    os._exit(0)
+
+
+def _serve(
+    store: Store, branch: str, fence: int, requests: "SimpleQueue[messages.Request]", replies: BinaryIO
+) -> NoReturn:
     writer = store.writer()
 
     def say(message: messages.Reply) -> None:
@@ -148,19 +161,15 @@ def _serve(store: Store, branch: str, fence: int, requests: BinaryIO, replies: B
         replies.flush()
 
     while True:
-        prefix = requests.read(messages.LENGTH.size)
-        if len(prefix) < messages.LENGTH.size:
-            return
-        request = messages.decode_request(requests.read(messages.LENGTH.unpack(prefix)[0]))
+        request = requests.get()
         try:
             if isinstance(request, messages.Collect):
-                from helios_fs.store import gc
-
-                freed = gc.collect(store, writer, request.pins)
+                freed = collect(store, writer, request.pins)
                 say(messages.Collected(freed.bytes_freed, freed.packs_dropped))
                 continue
             outcome = _seal_up_to(store, writer, branch, fence, request.lsn)
         except HeliosError as error:
+            writer.discard()
             say(messages.Refused(type(error).__name__, str(error)))
             continue
         say(messages.Begun(outcome.head, outcome.snapshots, outcome.deleted, 0))
@@ -182,13 +191,13 @@ def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int)
 def main() -> None:
     """Serve one daemon until it closes the pipe or dies: sealer STORE BRANCH FENCE."""
     store_path, branch, fence = sys.argv[1:4]
-    # prctl(2): die with the daemon, whatever kills it; requests from a pipe that nobody holds would end us anyway.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    requests: SimpleQueue[messages.Request] = SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     store = Store.open(store_path)
     try:
-        _serve(store, branch, int(fence), sys.stdin.buffer, sys.stdout.buffer)
+        _serve(store, branch, int(fence), requests, sys.stdout.buffer)
     finally:
         store.close()
 
