@@ -22,7 +22,8 @@ class StockLoop(Target):
     name = "pyfuse3's loop"
     options: tuple[str, ...] = ("--stock",)
 
-    def _mount(self) -> None:
+    def mount(self) -> None:
+        """Start the daemon and wait for its mount."""
         command = [sys.executable, str(_DAEMON), str(self.path), *self.options]
         environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
         self._process = subprocess.Popen(
@@ -32,8 +33,9 @@ class StockLoop(Target):
         if self._process.stdout.readline() != b"ready\n":
             raise RuntimeError(f"{command}: no mount")
 
-    def _unmount(self) -> None:
-        super()._unmount()
+    def unmount(self) -> None:
+        """Unmount and wait for the daemon to end."""
+        super().unmount()
         self._process.wait(PATIENCE_SECONDS)
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None

@@ -51,6 +51,9 @@ class Report:
     def show(self) -> None:
         """Append the figures to the JSON file and print the table: medians, p95, p99, and the last target's ratio."""
         figures = self.figures()
+        if not figures:
+            print(f"{self.benchmark}: none of the targets can be measured", file=sys.stderr)
+            return
         if self.json_file is not None:
             with open(self.json_file, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in figures)

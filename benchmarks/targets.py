@@ -4,7 +4,6 @@ Each target is mounted with the options that it comes with, and knows nothing of
 context manager; leaving it unmounts, also after an error, and waits until the mount is gone.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -37,7 +36,8 @@ class Target(ABC):
         self.path.mkdir(parents=True)
         self._below.mkdir()
         try:
-            self._mount()
+            self._prepare()
+            self.mount()
         except BaseException:
             self._clear()
             raise
@@ -47,15 +47,28 @@ class Target(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._unmount()
+            self.unmount()
         finally:
             self._clear()
 
-    @abstractmethod
-    def _mount(self) -> None:
-        """Make `path` usable."""
+    def _prepare(self) -> None:
+        """Put the tree below."""
+        self._fill(self._below)
 
-    def _unmount(self) -> None:
+    def daemon(self) -> int | None:
+        """Return the id of the process that serves the mount: the one whose command line names its path."""
+        wanted = os.fsencode(self.path)
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and wanted in _command_line(process):
+                return int(process.name)
+        return None
+
+    @abstractmethod
+    def mount(self) -> None:
+        """Return when `path` shows the tree."""
+
+    def unmount(self) -> None:
+        """Unmount; nothing to do where it is not mounted."""
         if os.path.ismount(self.path):
             run("fusermount3", "-u", str(self.path))
 
@@ -74,8 +87,11 @@ class Plain(Target):
 
     name = "disk"
 
-    def _mount(self) -> None:
+    def _prepare(self) -> None:
         self._fill(self.path)
+
+    def mount(self) -> None:
+        """Nothing to do."""
 
 
 class Bindfs(Target):
@@ -84,8 +100,8 @@ class Bindfs(Target):
     name = "bindfs"
     needs = "bindfs"
 
-    def _mount(self) -> None:
-        self._fill(self._below)
+    def mount(self) -> None:
+        """Mount it."""
         run("bindfs", str(self._below), str(self.path))
 
 
@@ -95,10 +111,13 @@ class FuseOverlayfs(Target):
     name = "fuse-overlayfs"
     needs = "fuse-overlayfs"
 
-    def _mount(self) -> None:
+    def _prepare(self) -> None:
         for layer in ("lower", "upper", "work"):
             (self._below / layer).mkdir()
         self._fill(self._below / "lower")
+
+    def mount(self) -> None:
+        """Mount it."""
         options = f"lowerdir={self._below}/lower,upperdir={self._below}/upper,workdir={self._below}/work"
         run("fuse-overlayfs", "-o", options, str(self.path))
 
@@ -108,34 +127,17 @@ class Helios(Target):
 
     name = "helios"
 
-    def _mount(self) -> None:
-        self.store = self._below / "store"
-        run(*helios(), "init", str(self.store), *(["--from", str(self._tree)] if self._tree else []))
-        self.mount_again()
+    def _prepare(self) -> None:
+        run(*helios(), "init", str(self._below / "store"), *(["--from", str(self._tree)] if self._tree else []))
 
-    def mount_again(self) -> None:
-        """Mount the store; it is not mounted now."""
-        run(*helios(), "mount", str(self.path), "--store", str(self.store))
+    def mount(self) -> None:
+        """Mount it."""
+        run(*helios(), "mount", str(self.path), "--store", str(self._below / "store"))
 
-    def _unmount(self) -> None:
+    def unmount(self) -> None:
+        """Unmount; nothing to do where it is not mounted."""
         if os.path.ismount(self.path):
             run(*helios(), "unmount", str(self.path))
-
-    def daemon(self) -> int:
-        """Return the daemon's process id."""
-        wanted = os.fsencode(self.path)
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                words = _command_line(process)
-                if b"helios_fs.daemon" in words and wanted in words:
-                    return int(process.name)
-        raise LookupError(f"no daemon serves {self.path}")
-
-    def stats(self) -> dict[str, float]:
-        """Return the counters that `helios stats --json` reports."""
-        answer = run(*helios(), "-C", str(self.path), "stats", "--json")
-        counters: dict[str, float] = json.loads(answer)
-        return counters
 
 
 ALL: tuple[type[Target], ...] = (Plain, Bindfs, FuseOverlayfs, Helios)
