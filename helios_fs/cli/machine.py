@@ -80,7 +80,8 @@ def allow_other(config: str = FUSE_CONFIG) -> Finding | None:
 def is_stale(mountpoint: str) -> bool:
     """Tell whether a mount is there whose daemon is gone ("Transport endpoint is not connected")."""
     try:
-        os.stat(mountpoint)
+        # Not stat: the kernel keeps the root's attributes and would go on answering for a daemon that is dead.
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
@@ -130,15 +131,18 @@ def check_mountpoint(mountpoint: str) -> None:
         )
 
 
-def users_of(mountpoint: str, but: int) -> list[str]:
-    """Return the processes that use a mount, as "pid (name)", as far as this user may see; `but` is left out.
+def users_of(mountpoint: str, daemon: int) -> list[str]:
+    """Return the processes that use a mount, as "pid (name)", as far as this user may see.
+
+    The daemon itself and this process are left out.
 
     Reads links in /proc only, so a mount that does not answer cannot block it.
     """
     prefix = mountpoint.rstrip("/") + "/"
+    ignored = (daemon, os.getpid())
     users = []
     for pid in filter(str.isdecimal, os.listdir("/proc")):
-        if int(pid) != but and any(link == mountpoint or link.startswith(prefix) for link in _links(pid)):
+        if int(pid) not in ignored and any(link == mountpoint or link.startswith(prefix) for link in _links(pid)):
             try:
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                     users.append(f"{pid} ({file.read().strip()})")

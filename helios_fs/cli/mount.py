@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro"})
-_WITH_VALUE: Final = frozenset({"snapshots_dir", "branches_dir"})
+_WITH_VALUE: Final = frozenset({"snapshots_dir"})
 # What mount(8) and fstab pass along and what is so anyway.
 _NO_EFFECT: Final = frozenset(
     {"defaults", "rw", "noatime", "relatime", "nodev", "nosuid", "async", "user", "nouser", "auto", "noauto", "_netdev",
@@ -96,15 +96,15 @@ def default_store(mountpoint: str) -> str:
     """Return the store that belongs to a mountpoint, made first where it is not there yet."""
     import hashlib
 
-    from helios_fs.store.store import Store
-
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     # Two mountpoints may have one name: the hash of the whole path tells them apart.
     mark = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:8]
     path = os.path.join(os.path.realpath(data), "helios", f"{os.path.basename(mountpoint) or 'root'}-{mark}")
-    if not os.path.exists(path):
+    if not os.path.exists(os.path.join(path, "format")):
+        from helios_fs.cli.init import make_store
+
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        Store.create(path).close()
+        make_store(path)
         output.note(f"made a new store: {path}")
     return path
 

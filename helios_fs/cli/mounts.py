@@ -27,6 +27,11 @@ def _unescape(field: bytes) -> str:
     return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))
 
 
+def _unquote(source: str) -> str:
+    """Undo the daemon's `quoted`: what a mount option cannot carry is written as %XX."""
+    return os.fsdecode(_PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(source)))
+
+
 def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
     """Return each mountpoint with what HeliosFS has mounted there, None where it is something else, in mount order."""
     found: list[tuple[str, Mount | None]] = []

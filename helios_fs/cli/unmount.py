@@ -49,7 +49,7 @@ def verb(ctx: click.Context, mountpoint: str | None, force: bool, directory: str
 
 def _end(connection: client.Connection, point: str, force: bool) -> None:
     daemon = connection.hello()
-    if not force and (users := machine.users_of(point, but=daemon.pid)):
+    if not force and (users := machine.users_of(point, daemon.pid)):
         some = ", ".join(users[:5]) + (", …" if len(users) > 5 else "")
         raise Busy(f"{point}: in use by {some}; end them, or helios unmount --force {shlex.quote(point)}")
     try:

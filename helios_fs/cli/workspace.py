@@ -124,8 +124,10 @@ def pick(known: Sequence[messages.SnapshotInfo], text: str) -> messages.Snapshot
         raise NoSuchEntry(f"{text}: there are no snapshots yet (`helios snapshot` takes one)")
     if text == "latest":
         return known[-1]
-    if text.startswith("~") and text[1:].isascii() and text[1:].isdecimal():
-        back = int(text[1:])
+    # `latest~N` says the same as `~N`, which some shells take for a directory where N is 0.
+    start, tilde, digits = text.partition("~")
+    if tilde and start in ("", "latest") and digits.isascii() and digits.isdecimal():
+        back = int(digits)
         if back >= len(known):
             raise NoSuchEntry(f"{text}: there are only {len(known)} snapshots (~0 is the newest)")
         return known[-1 - back]
