@@ -95,26 +95,23 @@ class Daemon:
 
     async def run(self, ready_fd: int | None) -> None:
         """Answer requests until unmounted; everything answered is durable on return."""
-        async with trio.open_nursery() as nursery:
-
-            def set_bound(position: int) -> None:
-                self._operations.throttle_at = position
-
-            self._sealing = Sealing(self.worktree, self._store, self._nodes, self._fence, set_bound)
-            self._operations.throttle = self._sealing.throttle
-            run_directory = os.open(os.path.join(self._store.path, "run"), os.O_RDONLY | os.O_DIRECTORY)
-            try:
+        sealing = Sealing(self.worktree, self._store, self._nodes, self._fence, self._operations.set_throttle)
+        self._sealing = sealing
+        self._operations.throttle = sealing.throttle
+        run_directory = os.open(os.path.join(self._store.path, "run"), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            async with trio.open_nursery() as nursery:
                 await nursery.start(server.serve, run_directory, socket_name(self._branch), self)
-                nursery.start_soon(self._sealing.run)
+                nursery.start_soon(sealing.run)
                 nursery.start_soon(self._sync_now_and_then)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready, ready_fd)
                 await loop.run()
-            finally:
                 nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True):
-                    await self._sealing.close()
-                os.close(run_directory)
+        finally:
+            with trio.CancelScope(shield=True):
+                await sealing.close()
+            os.close(run_directory)
 
     async def _tell_ready(self, ready_fd: int | None) -> None:
         # The kernel answers nobody before the first request, INIT, is answered; a stat in a thread waits for that.

@@ -73,6 +73,10 @@ class Operations(pyfuse3.Operations):
         """Journal position behind which writers are slowed down."""
         self.throttle: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
+    def set_throttle(self, position: int) -> None:
+        """Slow writers down once the journal is past `position`."""
+        self.throttle_at = position
+
     # -- Errors ------------------------------------------------------------------------------------------------------
 
     async def _again(self, error: Exception, handler: Callable[..., Awaitable[_T]], *arguments: Any) -> _T:

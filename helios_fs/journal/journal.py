@@ -97,6 +97,8 @@ class Journal:
             except FileNotFoundError:
                 # A reader raced with the owner, who dropped what is sealed; the checks below tell if it was needed.
                 continue
+        if segments and not segments[0].start <= start <= segments[-1].end:
+            raise CorruptObject(f"{directory}: the journal does not reach position {start:#x}")
         while len(segments) > 1 and segments[1].start <= start:
             gone = segments.pop(0)
             gone.close()
@@ -106,8 +108,6 @@ class Journal:
             if before.end < after.start:
                 raise CorruptObject(f"{directory}: the journal has a gap before position {after.start:#x}")
             before.end = after.start
-        if segments and not segments[0].start <= start <= segments[-1].end:
-            raise CorruptObject(f"{directory}: the journal does not reach position {start:#x}")
         if not segments:
             if not writable:
                 raise CorruptObject(f"{directory}: the journal has no segments")
