@@ -36,14 +36,14 @@ class Collected(NamedTuple):
 def collect(store: Store, writer: Writer | None = None, pins: Collection[bytes] = (), wait: bool = False) -> Collected:
     """Drop every pack in which nothing is reachable.
 
-    `pins` are ids of trees, pages and blobs that are needed though no ref says so: the base of a mounted tree, what an open
-    file reads. The pins of every process must be in it; one that is not in the store any more is passed over.
-    `writer` is the caller's own, if it has one: it must have published.
+    `pins` are ids of trees, pages and blobs that are needed though no ref says so: the base of a mounted tree, what an
+    open file reads. One that is not in the store any more is passed over. `writer` is the caller's own, if it has one:
+    it must have published.
 
     Raises Busy where a writer is at work and `wait` is False; CorruptObject, ObjectMissing, StoreFault where a
     reachable object cannot be read, and then nothing was dropped. Space is free once readers call `release_dropped`.
     """
-    if writer is not None and writer.unpublished:
+    if writer is not None and not writer.idle:
         raise Busy("this process has objects that are not published; publish them before collecting garbage")
     marker = _Marker(store)
     try:

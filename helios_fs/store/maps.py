@@ -274,11 +274,10 @@ class _Frontier:
 
     def skip(self) -> None:
         """Step over what `head` names."""
-        while self._stack:
-            level, keys, values, at = self._stack.pop()
-            if at + 1 < len(keys):
-                self._stack.append((level, keys, values, at + 1))
-                return
+        level, keys, values, at = self._stack.pop()
+        # What lies above has been stepped over already, when this page was opened.
+        if at + 1 < len(keys):
+            self._stack.append((level, keys, values, at + 1))
 
     def expand(self) -> None:
         """Replace the page that `head` names by its items."""

@@ -198,6 +198,7 @@ class PackAppender:
         """Bytes that the index and the ref log know of."""
         self.usable = True
         """Whether records may still be appended."""
+        self._sync_failed = False
         try:
             files.append(self.fd, [header], len(header))
         except BaseException:
@@ -244,13 +245,19 @@ class PackAppender:
             self.usable = False
 
     def sync(self) -> None:
-        """Return when every record would survive a power cut. After a failure this pack takes no more records."""
+        """Return when every record would survive a power cut.
+
+        After a failure it fails for ever, and the pack takes no more records: what the kernel could not write it may
+        have dropped, so that a second fdatasync that succeeds proves nothing.
+        """
         if self.synced == self.length:
             return
+        if self._sync_failed:
+            raise StoreFault(f"{self.path}: an earlier fdatasync failed, its newest records may be lost")
         try:
             files.sync_data(self.fd)
         except HeliosError:
-            # What the kernel could not write it may have dropped: a second fdatasync that succeeds proves nothing.
+            self._sync_failed = True
             self.usable = False
             raise
         self.synced = self.length

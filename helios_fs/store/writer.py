@@ -93,6 +93,11 @@ class Writer:
         """How many objects wait for `publish`."""
         return len(self._buffer) + len(self._written)
 
+    @property
+    def idle(self) -> bool:
+        """Whether garbage may be collected: nothing was put since the last publish with events."""
+        return not self._holding
+
     def publish(self, events: list[RefEvent], branch: str, fence: int) -> None:
         """Make everything put so far part of the store, and `events` take effect, together. Durable on return.
 
@@ -102,7 +107,8 @@ class Writer:
         """
         self._flush()
         for pack in self._packs:
-            self._sync(pack)
+            if pack.length > pack.published:
+                self._sync(pack)
         if not self._names_synced:
             files.sync_directory(self._directory)
             self._names_synced = True
