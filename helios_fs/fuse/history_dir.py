@@ -20,6 +20,7 @@ from helios_fs.errors import (
     CrossesView,
     EntryExists,
     InvalidArgument,
+    NameTooLong,
     NoSuchAttribute,
     NoSuchEntry,
     NotPermitted,
@@ -33,7 +34,7 @@ from helios_fs.objects.entry import name_hash
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.objects.snapshot import Snapshot
 from helios_fs.worktree.snapshots import LATEST
-from helios_fs.worktree.worktree import Worktree
+from helios_fs.worktree.worktree import MAX_NAME_BYTES, Worktree
 
 BRANCHES: Final = b".branches"
 _DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
@@ -82,6 +83,8 @@ class HistoryDir:
         shown, directory = self._nodes.locate(parent)
         node = shown.view.find(directory, name)
         if node is None:
+            if len(name) > MAX_NAME_BYTES:
+                raise NameTooLong("a name may have 255 bytes")
             return attributes.absent()
         node.holds += 1
         return attributes.viewed(node, shown.nodeid(node), shown.generation)

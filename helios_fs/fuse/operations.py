@@ -25,6 +25,7 @@ from helios_fs.errors import (
     EntryExists,
     HeliosError,
     InvalidArgument,
+    NameTooLong,
     NotPermitted,
     NotSupported,
 )
@@ -38,7 +39,7 @@ from helios_fs.objects.ids import ROOT_INO
 from helios_fs.store.store import Store
 from helios_fs.worktree.index import overlay_names
 from helios_fs.worktree.inode import Inode
-from helios_fs.worktree.worktree import Worktree
+from helios_fs.worktree.worktree import MAX_NAME_BYTES, Worktree
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -121,6 +122,8 @@ class Operations(pyfuse3.Operations):
                 return self._history.lookup(parent_inode, name)
             inode = self._index.find(parent, name)
             if inode is None:
+                if len(name) > MAX_NAME_BYTES:
+                    raise NameTooLong("a name may have 255 bytes")
                 return attributes.absent()
             inode.holds += 1
             return attributes.live(inode)

@@ -45,6 +45,9 @@ from helios_fs.worktree.snapshots import Snapshots
 
 MAX_NAME_BYTES: Final = 255
 MAX_FILE_BYTES: Final = (1 << 63) - 1
+MIN_TIME_NS: Final = -(1 << 63)
+MAX_TIME_NS: Final = (1 << 63) - 1
+"""The years 1677 to 2262."""
 MAX_LINKS: Final = 65_000
 MAX_XATTR_VALUE_BYTES: Final = 65_536
 MAX_XATTR_LIST_BYTES: Final = 65_536
@@ -302,6 +305,9 @@ class Worktree:
             flags = record.ORPHAN
         elif inode.bound != self.index.epoch:
             self._bind(inode)
+        # What 64 bits of nanoseconds cannot say becomes the nearest that they can, as on ext4 beyond 2446.
+        atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)
+        mtime_ns = min(max(mtime_ns, MIN_TIME_NS), MAX_TIME_NS)
         payload = record.pack_setattr(inode.ino, mask, mode, uid, gid, size, atime_ns, mtime_ns)
         self._record(
             record.SETATTR, flags, payload, apply.setattr_, inode, mask, mode, uid, gid, size, atime_ns, mtime_ns
