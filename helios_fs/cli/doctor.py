@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import click
 
-from helios_fs.cli import machine, mounts, output, workspace
+from helios_fs.cli import exit_codes, machine, mounts, output, workspace
 from helios_fs.cli.machine import Finding
 from helios_fs.control import client
 from helios_fs.errors import Busy, HeliosError, NoSuchEntry, NotAStore, UsageError, WrongVersion
@@ -40,7 +40,7 @@ def verb(ctx: click.Context, as_json: bool, directory: str | None, store: str | 
             output.say(f"    {one.remedy}")
         if not any(one.serious for one in findings):
             output.say("no problems found")
-    return 1 if any(one.serious for one in findings) else 0
+    return exit_codes.DIFFERENT if any(one.serious for one in findings) else 0
 
 
 def _find_workspace(ctx: click.Context, directory: str | None, store: str | None) -> workspace.Workspace | None:

@@ -14,11 +14,8 @@ from typing import Final
 import click
 
 from helios_fs import __version__
+from helios_fs.cli import exit_codes
 from helios_fs.errors import HeliosError, UsageError
-
-EXIT_USAGE: Final = 2
-EXIT_NOT_DONE: Final = 3
-EXIT_INTERRUPTED: Final = 130
 
 # verb -> (module, one line of help): the help lists all verbs without loading one.
 VERBS: Final = {
@@ -81,31 +78,31 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         complain("interrupted")
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        return EXIT_USAGE
+        return exit_codes.USAGE
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "helios"
         complain(f"{error.format_message()} (see `{path} --help`)")
-        return EXIT_USAGE
+        return exit_codes.USAGE
     except click.ClickException as error:
         complain(error.format_message())
-        return EXIT_NOT_DONE
+        return exit_codes.NOT_DONE
     except UsageError as error:
         complain(str(error))
-        return EXIT_USAGE
+        return exit_codes.USAGE
     except HeliosError as error:
         complain(str(error))
-        return EXIT_NOT_DONE
+        return exit_codes.NOT_DONE
     except BrokenPipeError:
         # Whoever read our output has had enough. Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_NOT_DONE
+        return exit_codes.NOT_DONE
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}")
-        return EXIT_NOT_DONE
+        return exit_codes.NOT_DONE
     return done if isinstance(done, int) else 0
 
 
