@@ -184,7 +184,9 @@ class _ChunkListEdit:
         of the file or its end, and it may grow now.
         """
         before = self._old_chunk(start - 1)
-        if before is None or (before[1] == start and self._old_chunk(start) is not None):
+        if before is None:
+            return start
+        if before[1] == start and maps.find(self._writer, self._base, offset_key(start)) is not None:
             return start
         return before[0]
 
