@@ -8,6 +8,7 @@ H3. A name that is not there is never cached, one that is there until it is inva
 """
 
 import errno
+import functools
 import pwd
 import socket
 import stat
@@ -315,6 +316,7 @@ class HistoryDir:
 _HOST: Final = socket.gethostname()
 
 
+@functools.lru_cache
 def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name

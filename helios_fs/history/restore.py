@@ -171,11 +171,13 @@ class Restore:
             for step in steps:
                 if step.now is not None and (step.then is None or step.then.ino != step.now.ino):
                     self._remove_path(step.path)
+            # Files that stay come before names that come back: a name that comes back may be another one of theirs.
+            for step in steps:
+                if step.then is not None and step.now is not None and step.now.ino == step.then.ino:
+                    self._assume(step.path, step.then)
             for step in steps:
                 if step.then is not None and (step.now is None or step.now.ino != step.then.ino):
                     self._bring_back(step.path, step.then)
-                elif step.then is not None and not step.then.is_directory:
-                    self._assume(step.path, step.then)
             for entry in plan.relinked:
                 inode = self._live_link(entry.ino)
                 if inode is not None and entry.ino not in self._brought_back:

@@ -67,6 +67,8 @@ def _lose_name(index: Index, parent: Inode, inode: Inode, now_ns: int) -> None:
     if not inode.nlink:
         if index.gone is not None:
             index.gone[inode.ino] = inode.linked
+        if inode.linked:
+            index.unlinked[inode.ino] = index.epoch
         index.hold(inode, None, b"")
         index.orphans[inode.ino] = inode
         index.forget_if_idle(inode)

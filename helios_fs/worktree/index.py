@@ -36,6 +36,8 @@ class Index:
         self.dirty: dict[int, Inode] = {}
         self.orphans: dict[int, Inode] = {}
         """Inodes without a name that somebody still holds."""
+        self.unlinked: dict[int, int] = {}
+        """Inodes that the base's link table has and that lost their last name since -> the epoch of that."""
         self.gone: dict[int, bool] | None = None
         """Where a sealer wants to know: inodes that lost their last name, and whether the link table had them."""
 
@@ -73,6 +75,8 @@ class Index:
         """Return an inode that is kept in the link table."""
         inode = self.inodes.get(ino)
         if inode is None:
+            if ino in self.unlinked:
+                raise ObjectMissing(f"inode {ino} has lost its last name")
             inode = Inode.from_entry(linked_entry(self.objects, self.links, ino))
             inode.linked = True
             self.inodes[ino] = inode
@@ -146,7 +150,7 @@ class Index:
     def forget_if_idle(self, inode: Inode) -> None:
         """Forget an inode that nobody holds and that the base can give again, or that has no name any more."""
         while not inode.holds:
-            if inode.epoch and (inode.nlink or inode.older or inode.linked or inode.epoch != self.epoch):
+            if inode.epoch and (inode.nlink or inode.older or inode.epoch != self.epoch):
                 return
             self.dirty.pop(inode.ino, None)
             self.orphans.pop(inode.ino, None)

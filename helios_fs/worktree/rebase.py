@@ -61,6 +61,9 @@ class Rebase:
 
         Yields now and then, so that requests can run in between.
         """
+        for ino, epoch in list(self._index.unlinked.items()):
+            if epoch <= self._epoch:
+                del self._index.unlinked[ino]
         for count, inode in enumerate(list(self._index.dirty.values())):
             if inode.epoch > self._epoch:
                 _drop_older(inode, self._epoch)

@@ -4,15 +4,17 @@ The model is a tree of plain objects, and a snapshot of it a copy of everything 
 in at any moment, files may stay open after their last name is gone, the kernel may forget or keep what it likes.
 """
 
+import copy
 import os
 import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from helios_fs.errors import DirectoryNotEmpty, EntryExists, HeliosError, InvalidArgument, IsADirectory, NotADirectory
+from helios_fs.history.restore import Restore
 from helios_fs.objects import record
 from helios_fs.worktree.inode import Inode
-from tests.model.harness import Branch, Dump
+from tests.model.harness import Branch, Dump, Row
 
 Choose = Callable[[Sequence[Any]], Any]
 """Picks one of several."""
@@ -50,6 +52,7 @@ class Steps:
         self.branch = Branch(os.path.join(folder, "store"))
         self.root = Thing(stat.S_IFDIR, 0o755)
         self.snapshots: dict[str, Dump] = {}
+        self.models: dict[str, Thing] = {}
         self.open: list[tuple[Inode, Thing]] = []
         self.lookups: list[Inode] = []
 
@@ -251,6 +254,7 @@ class Steps:
         before = self.branch.dump()
         taken = self.branch.worktree.snapshot()
         self.snapshots[taken.id] = before
+        self.models[taken.id] = copy.deepcopy(self.root)
 
     def look_at_snapshot(self) -> None:
         """Compare a snapshot with what it was."""
@@ -267,6 +271,32 @@ class Steps:
         self.branch.worktree.delete_snapshot(snapshot_id)
         del self.snapshots[snapshot_id]
         self.branch.views.pop(snapshot_id, None)
+
+    def restore(self) -> None:
+        """Bring a snapshot's state back, whole, with descriptors open and the kernel holding what it likes."""
+        if not self.snapshots:
+            return
+        snapshot_id = self.choose(sorted(self.snapshots))
+        self.snapshot()
+        self.seal()
+        worktree = self.branch.worktree
+        restore = Restore(worktree, self.branch.store.objects)
+        now = self.branch.store.refs.head("main").tree
+        restore.apply(restore.plan(now, worktree.snapshots.get(snapshot_id).tree))
+        then, held = self.snapshots[snapshot_id], {inode.ino for inode in [*self.lookups, *(i for i, _ in self.open)]}
+        shown = self.branch.dump()
+        assert {path: _restorable(row) for path, row in shown.items()} == {p: _restorable(r) for p, r in then.items()}
+        self.root = copy.deepcopy(self.models[snapshot_id])
+        for path, thing in self.places():
+            if thing is not self.root:
+                assert shown[path][0] == then[path][0] or then[path][0] in held
+                thing.inode = int(str(shown[path][0]))
+        self._find_open_again()
+
+    def _find_open_again(self) -> None:
+        """Let each descriptor whose file is in the restored tree be the model's file there."""
+        by_number = {thing.inode: thing for _, thing in self.places(stat.S_IFREG)}
+        self.open = [(inode, by_number.get(inode.ino, thing) if inode.nlink else thing) for inode, thing in self.open]
 
     def begin_seal(self) -> None:
         """Seal; the results come in later, step by step."""
@@ -313,6 +343,11 @@ class Steps:
             assert self.branch.worktree.read(inode, 0, 1 << 22) == bytes(thing.data)
 
 
+def _restorable(row: Row) -> Row:
+    """Return what a restore brings back: all but the inode number and the time of the last change."""
+    return (*row[1:7], *row[8:])
+
+
 def _below(thing: Thing) -> list[tuple[str, Thing]]:
     found = [("", thing)]
     for name, child in thing.names.items():
@@ -341,6 +376,6 @@ STEPS: list[str] = [
     *["create", "write", "seal"] * 4,
     *["truncate", "remove", "rename", "link", "snapshot", "reopen", "look_at_snapshot"] * 3,
     *["begin_seal", "step_seal", "step_seal", "finish_seal", "look_up", "forget_all", "open_file", "write_open"] * 2,
-    *["chmod", "setxattr", "close_file", "delete_snapshot"],
+    *["chmod", "setxattr", "close_file", "delete_snapshot", "restore", "restore"],
 ]
 """Names of the steps, each as often as it is to be likely."""

@@ -1,7 +1,7 @@
 """The working tree against a plain model: any sequence of changes, snapshots, seals and reopenings.
 
 Hypothesis looks for short counterexamples; long random runs look for what needs many steps. Both print what repeats
-them. HELIOS_MODEL_EXAMPLES and HELIOS_MODEL_STEPS make them longer.
+them. HELIOS_MODEL_EXAMPLES and HELIOS_MODEL_STEPS make them longer, HELIOS_MODEL_SEED repeats a run.
 """
 
 import os
@@ -43,7 +43,7 @@ def test_short_sequences(data: st.DataObject) -> None:
 @pytest.mark.parametrize("run", range(8))
 def test_long_sequences(run: int, tmp_path: Path) -> None:
     """Hundreds of steps over one store."""
-    seed = random.SystemRandom().getrandbits(32)
+    seed = int(os.environ.get("HELIOS_MODEL_SEED", random.SystemRandom().getrandbits(32)))
     generator = random.Random(seed)
     steps = Steps(str(tmp_path), generator.choice)
     done: list[str] = []
