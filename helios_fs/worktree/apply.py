@@ -66,7 +66,8 @@ def _lose_name(index: Index, parent: Inode, inode: Inode, now_ns: int) -> None:
         inode.nlink -= 1
     if not inode.nlink:
         if index.gone is not None:
-            index.gone[inode.ino] = inode.linked
+            # It may have gone, come back by a restore without other names, and gone again.
+            index.gone[inode.ino] = inode.linked or index.gone.get(inode.ino, False)
         if inode.linked:
             index.unlinked[inode.ino] = index.epoch
         index.hold(inode, None, b"")

@@ -6,11 +6,14 @@ in between.
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 
 from helios_fs.journal.journal import Journal
+from helios_fs.objects.entry import Entry, decode_entry
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.sealer.process import seal
+from helios_fs.store import maps
 from helios_fs.store.store import Store
 from helios_fs.worktree.index import overlay_names
 from helios_fs.worktree.inode import Inode
@@ -67,7 +70,26 @@ class Branch:
             outcome = seal(self.store, self.writer, journal, "main", self.fence, target)
         finally:
             journal.close()
+        self.check_link_table()
         self.running = self._take_in(outcome, batch)
+
+    def check_link_table(self) -> None:
+        """The sealed tree's link table holds each inode that directories refer to, with as many names, and no other."""
+        objects = self.store.objects
+        tree = objects.tree(self.store.refs.head("main").tree)
+        names: Counter[int] = Counter()
+
+        def visit(content: bytes) -> None:
+            for _, value in maps.scan(objects, content):
+                entry = decode_entry(value)
+                if isinstance(entry, int):
+                    names[entry] += 1
+                elif entry.is_directory and entry.content:
+                    visit(entry.content)
+
+        visit(tree.root.content)
+        table = [(int.from_bytes(key, "big"), decode_entry(value)) for key, value in maps.scan(objects, tree.links)]
+        assert names == {ino: entry.nlink for ino, entry in table if isinstance(entry, Entry)}
 
     def _take_in(self, outcome, batch):  # type: ignore[no-untyped-def]
         index = self.worktree.index
