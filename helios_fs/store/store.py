@@ -162,12 +162,12 @@ class Store:
 
 def read_format(path: str) -> bytes:
     """Return the id of the store at `path`. Raises NotAStore, WrongVersion."""
+    if not os.path.isdir(path):
+        raise NotAStore(f"{path} is not there, or not a directory")
     try:
         fd = files.open_file(os.path.join(path, "format"), os.O_RDONLY)
-    except (FileNotFoundError, StoreFault) as error:
-        if not os.path.isdir(path):
-            raise NotAStore(f"{path} is not there, or not a directory") from error
-        raise NotAStore(f"{path} is not a HeliosFS store: it has no readable file called format") from error
+    except FileNotFoundError as error:
+        raise NotAStore(f"{path} is not a HeliosFS store: it has no file called format") from error
     try:
         text = files.read_at(fd, 4096, 0)
     finally:
