@@ -76,36 +76,34 @@ def say(text: str) -> None:
 
 def set_up(dev: bool) -> None:
     """Bring packages, the virtual environment and the device to where a mount works. Raises CannotSetUp."""
-    wanted = fingerprint(dev)
+    # An environment that runs this checkout's code goes on doing so, whoever brings it up to date.
+    editable = dev or (STAMP.exists() and STAMP.read_text().startswith("dev "))
+    wanted = fingerprint(editable)
     if not is_set_up(wanted):
         python = find_python()
-        install_system_packages(missing_packages(python, dev))
+        install_system_packages(missing_packages(python))
         make_environment(python)
-        install_package(dev)
+        install_package(editable)
         STAMP.write_text(wanted)
-    elif dev or shutil.which("fusermount3") is None:
-        install_system_packages(missing_packages(str(VENV / "bin" / "python"), dev, headers=False))
+    elif missing_commands({"fusermount3": "fuse3"}):
+        install_system_packages(["fuse3"])
+    if dev:
+        install_test_packages()
     open_device()
 
 
-def fingerprint(dev: bool) -> str:
+def fingerprint(editable: bool) -> str:
     """Return what the environment must have been made from: the dependencies, and the sources where they are copied."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
-    if not dev:
+    if not editable:
         for path in sorted((ROOT / "helios_fs").rglob("*.py")):
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    return f"{'dev' if dev else 'copy'} {digest.hexdigest()}"
+    return f"{'dev' if editable else 'copy'} {digest.hexdigest()}"
 
 
 def is_set_up(wanted: str) -> bool:
-    """Tell whether the environment is there, whole, and made from what is here now.
-
-    One made for developers runs this checkout's code itself, so it serves a user too.
-    """
-    if not (HELIOS.exists() and STAMP.exists() and (VENV / "bin" / "python").exists()):
-        return False
-    made_from = STAMP.read_text()
-    return made_from in (wanted, fingerprint(dev=True))
+    """Tell whether the environment is there, whole, and made from what is here now."""
+    return HELIOS.exists() and (VENV / "bin" / "python").exists() and STAMP.exists() and STAMP.read_text() == wanted
 
 
 def find_python() -> str:
@@ -118,13 +116,15 @@ def find_python() -> str:
     raise CannotSetUp("needs Python 3.11 or newer: sudo apt-get install python3 python3-venv python3-dev")
 
 
-def missing_packages(python: str, dev: bool, headers: bool = True) -> list[str]:
-    """Return the Debian packages that are not there, judged by what they bring, not by a package list."""
-    commands = {**COMMANDS, **(TEST_COMMANDS if dev else {})}
+def missing_commands(commands: dict[str, str]) -> list[str]:
+    """Return the Debian packages of those commands that are not there."""
     search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [package for command, package in commands.items() if shutil.which(command, path=search) is None]
-    if not headers:
-        return missing
+    return [package for command, package in commands.items() if shutil.which(command, path=search) is None]
+
+
+def missing_packages(python: str) -> list[str]:
+    """Return the Debian packages that are not there, judged by what they bring, not by a package list."""
+    missing = missing_commands(COMMANDS)
     if shutil.which("pkg-config") is None or run_quietly(["pkg-config", "--exists", "fuse3"]) != 0:
         missing.append("libfuse3-dev")
     include = "import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path('include') + '/Python.h'))"
@@ -133,6 +133,14 @@ def missing_packages(python: str, dev: bool, headers: bool = True) -> list[str]:
     if run_quietly([python, "-c", "import ensurepip, venv"]) != 0:
         missing.append("python3-venv")
     return missing
+
+
+def install_test_packages() -> None:
+    """Install what some tests run; without it they are skipped, which one line says."""
+    try:
+        install_system_packages(missing_commands(TEST_COMMANDS))
+    except CannotSetUp as error:
+        say(f"some tests will be skipped: {error}")
 
 
 def install_system_packages(packages: list[str]) -> None:
@@ -175,11 +183,11 @@ def make_environment(python: str) -> None:
         raise CannotSetUp(f"cannot make a virtual environment (see {LOG}): {python} -m venv --clear {VENV}")
 
 
-def install_package(dev: bool) -> None:
+def install_package(editable: bool) -> None:
     """Install this package and what it needs into the virtual environment. Raises CannotSetUp."""
     say("installing helios-fs and what it needs (a minute or so the first time)")
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "-e", f"{ROOT}[dev]"] if dev else [*pip, str(ROOT)]
+    command = [*pip, "-e", f"{ROOT}[dev]"] if editable else [*pip, str(ROOT)]
     if run_quietly(command) != 0:
         raise CannotSetUp(f"pip failed (see {LOG}): {shlex.join(command)}")
 
