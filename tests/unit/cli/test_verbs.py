@@ -355,9 +355,9 @@ def test_a_reader_that_goes_away_is_no_error_message(
 
 def test_snapshot_loads_nothing_heavy(environment: dict[str, str], workspace: Path) -> None:
     code = (
-        "import sys; from helios_fs.cli.main import run; assert run(['snapshot', '-C', sys.argv[1]]) == 0;"
+        "import sys; before = set(sys.modules); from helios_fs.cli.main import run; assert run(['snapshot', '-C', sys.argv[1]]) == 0;"
         "print([m for m in ('rich', 'trio', 'pyfuse3', 'lmdb', 'json', 'zstandard', 'asyncio', 'helios_fs.store')"
-        " if m in sys.modules])"
+        " if m in sys.modules and m not in before])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(workspace)], env=environment, capture_output=True, text=True, check=True
