@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import stat
 import subprocess
@@ -100,6 +101,27 @@ def test_without_a_mount_all_that_reads_works(helios: Helios, workspace: Path, t
         assert refused.returncode == 3 and "helios mount" in refused.stderr
 
 
+def test_status_for_programs(helios: Helios, workspace: Path) -> None:
+    nothing = json.loads(helios("status", "--json", "-C", workspace, check=True).stdout)
+    assert (nothing["snapshot"], nothing["changes"]) == (None, [])
+    assert "everything is new" in helios("status", "-C", workspace, check=True).stderr
+    taken = helios("snapshot", "one", "-C", workspace, check=True).stdout.strip()
+    assert "no change since" in helios("status", "-C", workspace, check=True).stderr
+    os.symlink("x", os.fsencode(workspace) + b"/caf\xe9")
+    some = json.loads(helios("status", "--json", "-C", workspace, check=True).stdout)
+    assert (some["snapshot"], some["changes"]) == (taken, [{"kind": "A", "path": os.fsdecode(b"caf\xe9")}])
+    workspace.chmod(0o700)
+    assert helios("status", "-C", workspace, check=True).stdout.splitlines() == ["M .", r'A "caf\351"']
+
+
+def test_stats_of_a_mount(helios: Helios, workspace: Path) -> None:
+    (workspace / "a").write_text("x")
+    shown = helios("stats", "-C", workspace, check=True).stdout
+    assert f"mounted at  {workspace}" in shown and "journal_end_bytes" in shown
+    figures = json.loads(helios("stats", "--json", "-C", workspace, check=True).stdout)
+    assert figures["running"] is True and figures["mount"]["journal_end_bytes"] > 0
+
+
 def test_materialize_while_mounted_takes_globs(helios: Helios, workspace: Path, tmp_path: Path) -> None:
     for name in ("a.c", "b.c", "c.h"):
         (workspace / name).write_text(name)
@@ -164,6 +186,50 @@ class TestInit:
         helios("init", "s", check=True)
         done = helios("init", "s")
         assert done.returncode == 3 and "is a store already" in done.stderr
+
+    def test_a_store_in_what_it_is_filled_from_leaves_itself_out(self, helios: Helios, tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        (tmp_path / "source" / "good").touch()
+        inside = tmp_path / "source" / "s"
+        done = helios("init", inside, "--from", tmp_path / "source", check=True)
+        assert "left out: s: is the store itself" in done.stderr and "took in 1 files" in done.stderr
+        report = json.loads(helios("init", "s2", "--from", "source", "--exclude", "s", "--json", check=True).stdout)
+        assert (report["files"], report["problems"]) == (1, [])
+
+    def test_a_person_sees_a_bar(self, environment: dict[str, str], tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        for number in range(20):
+            (tmp_path / "source" / f"f{number}").write_text("x")
+        command = [sys.executable, "-m", "helios_fs.cli.main", "init", "s", "--from", "source"]
+        controller, terminal = pty.openpty()
+        with os.fdopen(controller, "rb", buffering=0) as screen:
+            running = subprocess.Popen(
+                command, cwd=tmp_path, env={**environment, "TERM": "xterm"}, stderr=terminal, stdout=subprocess.PIPE
+            )
+            os.close(terminal)
+            seen = b""
+            try:
+                while data := screen.read(65536):
+                    seen += data
+            except OSError:
+                pass  # EIO is how Linux says that the other side of a terminal is closed
+            said, _ = running.communicate()
+        assert running.returncode == 0 and said == f"{tmp_path}/s\n".encode()
+        assert b"taking in" in seen and b"20/20" in seen and b"took in 20 files" in seen
+
+    def test_ctrl_c_leaves_nothing_behind(self, environment: dict[str, str], tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        for number in range(40):
+            (tmp_path / "source" / f"f{number}").write_bytes(os.urandom(4 << 20))
+        command = [sys.executable, "-m", "helios_fs.cli.main", "init", "s", "--from", "source"]
+        running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        packs = tmp_path / "s" / "packs"
+        while not (packs.is_dir() and os.listdir(packs)):
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate()
+        assert (running.returncode, said.strip()) == (130, b"helios: interrupted")
+        assert not (tmp_path / "s").exists()
 
 
 class TestMount:
@@ -355,7 +421,8 @@ def test_a_reader_that_goes_away_is_no_error_message(
 
 def test_snapshot_loads_nothing_heavy(environment: dict[str, str], workspace: Path) -> None:
     code = (
-        "import sys; before = set(sys.modules); from helios_fs.cli.main import run; assert run(['snapshot', '-C', sys.argv[1]]) == 0;"
+        "import sys; before = set(sys.modules);"  # what coverage has loaded is not ours
+        "from helios_fs.cli.main import run; assert run(['snapshot', '-C', sys.argv[1]]) == 0;"
         "print([m for m in ('rich', 'trio', 'pyfuse3', 'lmdb', 'json', 'zstandard', 'asyncio', 'helios_fs.store')"
         " if m in sys.modules and m not in before])"
     )
