@@ -36,6 +36,10 @@ SPARE_SUFFIX: Final = ".spare"
 _SEED_MASK: Final = (1 << 64) - 1
 
 
+def _checksum(head: bytes) -> bytes:
+    return xxhash.xxh3_64_intdigest(head).to_bytes(8, "little")
+
+
 class Segment:
     """One open segment file."""
 
@@ -58,7 +62,7 @@ class Segment:
         key = secrets.randbits(64)
         head = _HEADER.pack(MAGIC, FORMAT_VERSION, start, key)
         try:
-            files.write_at(fd, head + xxhash.xxh3_64_digest(head), 0)
+            files.write_at(fd, head + _checksum(head), 0)
             if spare is not None:
                 files.replace(spare, path)
         except BaseException:
@@ -74,7 +78,7 @@ class Segment:
         fd = files.open_file(path, os.O_RDWR if writable else os.O_RDONLY)
         try:
             raw = files.read_at(fd, HEADER_BYTES, 0)
-            if len(raw) < HEADER_BYTES or xxhash.xxh3_64_digest(raw[:-8]) != raw[-8:]:
+            if len(raw) < HEADER_BYTES or _checksum(raw[:-8]) != raw[-8:]:
                 raise CorruptObject(f"{path}: the segment's header is not whole")
             magic, version, start, key = _HEADER.unpack_from(raw)
             if magic != MAGIC or f"{start:016x}{SUFFIX}" != name:
