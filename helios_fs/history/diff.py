@@ -83,6 +83,7 @@ class _Diff:
         self._b = b
 
     def run(self) -> Iterator[Change]:
+        """Yield the changes."""
         a, b = self._a.root, self._b.root
         if differs(a, b):
             yield Change(b"", "M", a, b)

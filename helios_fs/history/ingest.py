@@ -22,6 +22,7 @@ import msgspec
 from helios_fs.errors import EntryExists, InvalidArgument, NoSuchEntry, NotADirectory, NotPermitted
 from helios_fs.history.descent import Descent
 from helios_fs.history.select import Selection
+from helios_fs.history.survey import Identity, Survey, joined, survey
 from helios_fs.objects.entry import Entry, Tree, directory_key, encode_entry, encode_tree, ino_key
 from helios_fs.objects.ids import KIND_TREE, ROOT_INO
 from helios_fs.objects.snapshot import Head, HeadMoved
@@ -42,9 +43,6 @@ _NAMESPACES: Final = ("user.", "trusted.", "security.")
 _ACL_PREFIX: Final = "system.posix_acl_"
 _NO_XATTRS: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-Identity = tuple[int, int]
-"""(st_dev, st_ino)."""
 
 
 class Progress(NamedTuple):
@@ -104,12 +102,14 @@ class _Directory:
         self.names: Iterator[bytes] = iter([key[8:] for key in sorted(map(directory_key, _names(fd)))])
 
     def add(self, name: bytes, value: Entry | int) -> None:
+        """Give a name of this directory its meaning."""
         self._pending[directory_key(name)] = encode_entry(value)
         self.size += 1
         if len(self._pending) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
+        """Write pages with what they do not hold yet."""
         self.content = maps.edit(self._writer, self.content, self._pending)
         self._pending = {}
 
@@ -170,15 +170,15 @@ class _Ingest:
         self._inos = iter(range(0))
         status = os.stat(store.path)
         self._own: Identity = (status.st_dev, status.st_ino)
-        self._names_of: dict[Identity, int] = {}
-        """How many names in the source an inode with several links was seen to have."""
+        self._found = Survey()
         self._linked: dict[Identity, tuple[Entry, int]] = {}
         """Those that were taken in: entry, names so far."""
-        self._entries = self._total_entries = self._total_data_bytes = 0
+        self._entries = 0
         self.report = IngestReport()
 
     def run(self) -> IngestReport:
-        self._look_around()
+        """Take everything in and move the branch."""
+        self._found = survey(self._open_source(), self._selection, self._own)
         self._fence = self._store.take_branch(self._branch)
         descent = self._open_source()
         try:
@@ -201,56 +201,6 @@ class _Ingest:
             raise NotADirectory(f"{self._source} is not a directory") from error
         except OSError as error:
             raise NotPermitted(f"{self._source} cannot be read: {error.strerror}") from error
-
-    # -- First look: totals, and which inodes have several names -----------------------------------------------------
-
-    def _look_around(self) -> None:
-        descent = self._open_source()
-        try:
-            waiting = [(b"", self._count(descent.fd, b""))]
-            while waiting:
-                path, directories = waiting[-1]
-                if not directories:
-                    waiting.pop()
-                    if waiting:
-                        descent.leave()
-                    continue
-                below = _joined(path, directories.pop())
-                try:
-                    fd = descent.enter(os.path.basename(below))
-                except OSError:
-                    continue  # said when it is to be taken in
-                waiting.append((below, self._count(fd, below)))
-        except OSError as error:
-            # Moved away under our feet: the totals are short, and the second walk will say what is the matter.
-            self.report.problems.append(Problem(b"", error.strerror or str(error)))
-        finally:
-            descent.close()
-
-    def _count(self, fd: int, path: bytes) -> list[bytes]:
-        """Count what a directory holds; return the names of its directories."""
-        directories = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                name = os.fsencode(entry.name)
-                is_directory = entry.is_dir(follow_symlinks=False)
-                if self._selection.excludes(_joined(path, name), is_directory):
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                self._total_entries += 1
-                if is_directory:
-                    if (status.st_dev, status.st_ino) != self._own:
-                        directories.append(name)
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    self._total_data_bytes += status.st_size
-                if status.st_nlink > 1:
-                    identity = (status.st_dev, status.st_ino)
-                    self._names_of[identity] = self._names_of.get(identity, 0) + 1
-        return directories
 
     # -- The walk ----------------------------------------------------------------------------------------------------
 
@@ -291,7 +241,7 @@ class _Ingest:
 
     def _take(self, descent: Descent, here: _Directory, name: bytes) -> _Directory | None:
         """Take in one name of the directory where we are; return a directory that was entered."""
-        path = _joined(here.path, name)
+        path = joined(here.path, name)
         try:
             status = os.stat(name, dir_fd=descent.fd, follow_symlinks=False)
             is_directory = stat.S_ISDIR(status.st_mode)
@@ -325,7 +275,7 @@ class _Ingest:
     def _take_linked(self, fd: int, path: bytes, name: bytes, status: os.stat_result) -> Entry | int:
         """Take in something other than a directory; return what its directory says of it."""
         identity = (status.st_dev, status.st_ino)
-        if status.st_nlink < 2 or self._names_of.get(identity, 0) < 2:
+        if status.st_nlink < 2 or self._found.names_of.get(identity, 0) < 2:
             return self._take_node(fd, path, name, status)
         if identity in self._linked:
             entry, names = self._linked[identity]
@@ -431,12 +381,8 @@ class _Ingest:
         now = time.monotonic()
         if last or now - self._reported >= _PROGRESS_SECONDS:
             self._reported = now
-            done = Progress(self._entries, self._total_entries, self.report.data_bytes, self._total_data_bytes, path)
-            self._progress(done)
-
-
-def _joined(directory: bytes, name: bytes) -> bytes:
-    return directory + b"/" + name if directory else name
+            found = self._found
+            self._progress(Progress(self._entries, found.entries, self.report.data_bytes, found.data_bytes, path))
 
 
 def _is_there(fd: int, name: bytes) -> bool:

@@ -138,6 +138,7 @@ class _Materialize:
         self.report = MaterializeReport()
 
     def run(self) -> None:
+        """Write the whole tree."""
         root = self._listed(b"", self._tree.root)
         root.made = True
         self._way.append(root)

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,7 @@ def test_deeper_than_descriptors_or_paths_go(store: Store, source: Path) -> None
     assert set(os.listdir("/proc/self/fd")) == before
     assert (report.directories, report.files, report.problems) == (1501, 1, [])
     assert find_entry(store.objects, report.tree, b"deeper/" * 1500 + b"bottom").is_file
+    subprocess.run(["rm", "-rf", str(source)], check=True)  # deeper than shutil, and so pytest, can remove
 
 
 def test_a_descent_notices_when_its_way_back_was_moved(source: Path) -> None:
@@ -344,3 +346,45 @@ def test_the_interpreters_library_takes_a_few_seconds(store: Store) -> None:
     assert report.files > 100
     total = sum(entry.size > INLINE_LIMIT for entry in _all(store, report).values() if isinstance(entry, Entry))
     assert total > 0
+
+
+def test_a_directory_that_is_moved_away_ends_it(store: Store, source: Path) -> None:
+    path = source
+    for _ in range(70):
+        path /= "d"
+    path.mkdir(parents=True)
+
+    def move(progress: Progress) -> None:
+        if (source / "d/d").exists():
+            (source / "d/d").rename(source / "elsewhere")
+
+    with pytest.raises(NotPermitted, match="was moved while it was taken in"):
+        _ingest_saying_all(store, source, move, after=b"/".join([b"d"] * 70))
+    with pytest.raises(NoSuchEntry):
+        store.refs.head("main")
+
+
+def _ingest_saying_all(store: Store, source: Path, say: Callable[[Progress], None], after: bytes) -> None:
+    """Take `source` in, calling `say` as soon as `after` was reached."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("helios_fs.history.ingest._PROGRESS_SECONDS", 0)
+        ingest(store, str(source), "main", progress=lambda progress: say(progress) if progress.path == after else None)
+
+
+def test_an_ordinary_users_xattrs_are_kept(source: Path, store: Store, as_ordinary_user: None) -> None:
+    (source / "file").write_bytes(b"x")
+    os.setxattr(source / "file", b"user.seen", b"1")
+    report = ingest(store, str(source), "main")
+    assert report.xattrs_unreadable == 0
+    assert find_entry(store.objects, report.tree, b"file").xattrs == {b"user.seen": b"1"}
+
+
+@pytest.mark.root
+def test_files_of_others_are_taken_where_they_can_be_read(source: Path, store: Store, as_ordinary_user: None) -> None:
+    os.seteuid(0)
+    (source / "theirs").write_bytes(b"x")
+    (source / "theirs").chmod(0o644)
+    os.seteuid(65534)
+    report = ingest(store, str(source), "main")
+    assert report.problems == []
+    assert find_entry(store.objects, report.tree, b"theirs").uid == 0
