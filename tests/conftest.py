@@ -43,7 +43,7 @@ def helios(environment: dict[str, str], tmp_path: Path) -> Helios:
     ) -> subprocess.CompletedProcess[str]:
         options: dict[str, object] = {"cwd": tmp_path, "env": environment, "timeout": 120, **more}
         done = subprocess.run(
-            [sys.executable, "-m", "helios_fs.cli.main", *map(os.fspath, arguments)],
+            [sys.executable, "-c", "from helios_fs.cli.start import main; main()", *map(os.fspath, arguments)],
             capture_output=True,
             text=True,
             errors="surrogateescape",

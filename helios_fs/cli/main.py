@@ -5,6 +5,7 @@ Imports click and nothing else of weight: the module of a verb is loaded when th
 Exit codes: 0 done, 1 a difference or problems found, 2 wrong usage, 3 not done, 130 interrupted.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -48,6 +49,9 @@ class Verbs(click.Group):
         module = importlib.import_module(f"helios_fs.cli.{VERBS[cmd_name][0]}")
         command = module.verb if VERBS[cmd_name][0] == cmd_name or cmd_name == "commit" else getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        # `start` switched collection off while modules load; a verb may run for hours.
+        gc.freeze()
+        gc.enable()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -114,7 +118,7 @@ def complain(text: str) -> None:
 
 
 def main() -> None:
-    """Entry point of the command `helios`."""
+    """Carry out the command line and end the process; the installed command goes through `start`."""
     sys.exit(run(sys.argv[1:]))
 
 
