@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 PATIENCE_SECONDS = 120
+CHECKOUT = Path(__file__).parents[1]
 
 
 class Target(ABC):
@@ -172,7 +173,10 @@ def helios() -> list[str]:
 
 def run(*command: str) -> str:
     """Run a command and return what it printed; raise with what it complained of."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20 * PATIENCE_SECONDS)
+    # So that this checkout's package is found, installed or not.
+    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20 * PATIENCE_SECONDS)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
