@@ -168,6 +168,16 @@ def cut(fd: int, length: int) -> None:
         raise converted(error, "ftruncate") from error
 
 
+def allocate(fd: int, length: int) -> None:
+    """Take `length` bytes of disk space for a file from its start."""
+    try:
+        if _fault is not None:
+            _fault("allocate", "", length)
+        os.posix_fallocate(fd, 0, length)
+    except OSError as error:
+        raise converted(error, "fallocate") from error
+
+
 def remove(path: str) -> None:
     """Remove a file; one that is not there is fine."""
     try:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection
 from typing import NamedTuple
 
-from helios_fs.errors import Busy, HeliosError, ObjectMissing
+from helios_fs.errors import Busy, HeliosError, ObjectMissing, StoreFull
 from helios_fs.objects.entry import INLINE_LIMIT, Entry, decode_chunk, decode_entry
 from helios_fs.objects.ids import KIND_PAGE, KIND_TREE
 from helios_fs.objects.pages import decode_page
@@ -60,7 +60,16 @@ def collect(store: Store, writer: Writer | None = None, pins: Collection[bytes] 
             raise Busy(f"a writer is at work in {store.path}; try again when it has published")
         store.index.recover()
         marker.mark_all(pins)
-        return _drop(store, _garbage(store, marker.live), len(marker.live))
+        garbage = _garbage(store, marker.live)
+        try:
+            collected = _drop(store, garbage, len(marker.live))
+        except StoreFull:
+            # Even removing index entries needs a few pages.
+            if not store.reserve.spend():
+                raise
+            collected = _drop(store, garbage, len(marker.live))
+        store.reserve.restore()
+        return collected
     finally:
         gate.close()
 

@@ -10,7 +10,6 @@ S3. An inode number or a fencing epoch is in the ref log, durable, before anybod
 import os
 import re
 import secrets
-import threading
 from typing import Final, Self
 
 from helios_fs.errors import Busy, CorruptObject, EntryExists, HeliosError, NotAStore, StoreFault, WrongVersion
@@ -24,6 +23,7 @@ from helios_fs.store.packs import PackFiles
 from helios_fs.store.rebuild import Progress, rebuild
 from helios_fs.store.reflog import BranchTaken, InosReserved, RefLog
 from helios_fs.store.refs import Refs
+from helios_fs.store.reserve import Reserve
 from helios_fs.store.writer import Writer
 
 FORMAT: Final = 0
@@ -51,9 +51,9 @@ class Store:
         self._pack_files = PackFiles(packs, store_id)
         self.objects = Objects(self.index, self._pack_files)
         self.refs = Refs(shared)
+        self.reserve = Reserve(path)
         self._writers: list[Writer] = []
         self._closed = False
-        self._ino_lock = threading.Lock()
 
     @classmethod
     def create(cls, path: str) -> None:
@@ -92,6 +92,7 @@ class Store:
             try:
                 store = cls(path, store_id, shared, log)
                 store.index.recover()
+                store.reserve.restore()
             except BaseException:
                 environment.release(shared)
                 raise
@@ -148,7 +149,7 @@ class Store:
 
     def writer(self) -> Writer:
         """Return a new writer; a process needs one."""
-        writer = Writer(self.path, self.store_id, self.index, self.objects)
+        writer = Writer(self.path, self.store_id, self.index, self.objects, self.reserve)
         self._writers.append(writer)
         return writer
 

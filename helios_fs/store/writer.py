@@ -13,10 +13,10 @@ import os
 from collections.abc import Iterator
 from typing import Self
 
-from helios_fs.errors import Fenced, HeliosError
+from helios_fs.errors import Fenced, HeliosError, StoreFull
 from helios_fs.objects.ids import ObjectId, object_id
 from helios_fs.objects.pages import Page, decode_page
-from helios_fs.objects.snapshot import RefEvent, encode_events
+from helios_fs.objects.snapshot import RefEvent, SnapshotDeleted, encode_events
 from helios_fs.store import files
 from helios_fs.store.compression import compress, decompress
 from helios_fs.store.environment import FENCES, WriteTransaction
@@ -32,6 +32,7 @@ from helios_fs.store.packs import (
     check_object_size,
 )
 from helios_fs.store.reflog import Extent, Published
+from helios_fs.store.reserve import Reserve
 
 _BUFFER_BYTES = 1024 * 1024
 """Records are handed to the kernel in writes of about this size."""
@@ -40,11 +41,12 @@ _BUFFER_BYTES = 1024 * 1024
 class Writer:
     """Objects on their way into the store."""
 
-    def __init__(self, path: str, store_id: bytes, index: Index, objects: Objects) -> None:
+    def __init__(self, path: str, store_id: bytes, index: Index, objects: Objects, reserve: Reserve) -> None:
         self._directory = os.path.join(path, "packs")
         self._store_id = store_id
         self._index = index
         self._objects = objects
+        self._reserve = reserve
         self._gate = WriterGate(path)
         self._holding = False
         self._buffer: dict[ObjectId, Record] = {}
@@ -103,8 +105,18 @@ class Writer:
 
         Without events the objects become durable and known, but nothing refers to them yet; they stay safe from
         collection until a later publish has events. Raises Fenced where `fence` is not the branch's newest epoch:
-        then nothing was published. Raises StoreFull or StoreFault: the same call may be repeated later.
+        then nothing was published. Raises StoreFull or StoreFault: the same call may be repeated later. Deletions are
+        published on a full disk too, from the store's reserve.
         """
+        try:
+            self._publish(events, branch, fence)
+        except StoreFull:
+            deletes = any(isinstance(event, SnapshotDeleted) for event in events)
+            if not (deletes and self._reserve.spend()):
+                raise
+            self._publish(events, branch, fence)
+
+    def _publish(self, events: list[RefEvent], branch: str, fence: int) -> None:
         self._flush()
         for pack in self._packs:
             if pack.length > pack.published:
