@@ -44,6 +44,9 @@ from helios_fs.worktree.worktree import MAX_NAME_BYTES, Worktree
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
+# pyfuse3 copies it into its reply before any other handler can run, as it does with attributes.
+_info: Final = FileInfo(keep_cache=True)
+
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
 _DOT: Final = 1
@@ -345,7 +348,8 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_ACCMODE == os.O_RDWR:
             self._durability.opened_for_mapping(inode)
             fh |= WRITABLE_HANDLE
-        return FileInfo(fh=fh, keep_cache=True)
+        _info.fh = fh
+        return _info
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file; pages that the kernel holds stay."""
@@ -355,7 +359,8 @@ class Operations(pyfuse3.Operations):
                 if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
                     raise FUSEError(errno.EROFS)
                 self._history.open_file(inode)
-                return FileInfo(fh=inode, keep_cache=True)
+                _info.fh = inode
+                return _info
             if self._read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
                 raise FUSEError(errno.EROFS)
             if flags & os.O_TRUNC:

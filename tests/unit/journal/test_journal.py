@@ -264,16 +264,16 @@ def test_sealed_segments_are_used_again(directory: str, small_segments: None) ->
 def test_a_dropped_segment_can_still_be_read_where_it_must(directory: str, small_segments: None) -> None:
     """Files that are unlinked but open keep their bytes; the space comes back with them."""
     journal = Journal.create(directory, 0)
-    position = journal.append(1, 0, 0, b"a", b"z" * 300)
+    position = journal.append(1, 0, 0, b"a", b"z" * 5000)
     journal.append(1, 0, 0, b"b", b"z" * 300)
     journal.end_segment()
     before = len(os.listdir(directory))
     journal.drop_below(journal.end, keep_open=True)
     assert len(os.listdir(directory)) == before - 2
-    assert journal.read_data(position, 300, 0, 300) == b"z" * 300
+    assert journal.read_data(position, 5000, 0, 5000) == b"z" * 5000
     journal.drop_below(journal.end, keep_open=False)
     with pytest.raises(CorruptObject):
-        journal.read_data(position, 300, 0, 300)
+        journal.read_data(position, 5000, 0, 5000)
     journal.close()
 
 
@@ -355,3 +355,20 @@ def test_absurd_headers_are_no_headers() -> None:
     assert parse_header(bytes(HEADER_BYTES)) is None
     huge = (MAX_PAYLOAD_BYTES + 1).to_bytes(4, "little")
     assert parse_header(bytes(8) + huge + bytes(4) + b"\1" + bytes(15)) is None
+
+
+def test_small_pieces_read_in_order_share_one_read(directory: str) -> None:
+    """Thousands of small records side by side are read in large strides, each still checked."""
+    journal = Journal.create(directory, 0)
+    places = [journal.append(1, 0, 0, b"", b"%05d" % number) for number in range(1000)]
+    reads: list[int] = []
+
+    def counting(operation: str, path: str, length: int) -> None:
+        if operation == "read":
+            reads.append(length)
+
+    files.set_fault(counting)
+    assert [journal.read_data(place, 5, 0, 5) for place in places] == [b"%05d" % n for n in range(1000)]
+    assert len(reads) < 5
+    assert journal.read_data(places[3], 5, 1, 3) == b"00"
+    journal.close()
