@@ -2,9 +2,9 @@
 
 Where the pipe can grow to hold a whole request (1 MiB and a header), libfuse splices each request into the pipe and
 copies it out of there; reading it straight into memory takes a seventh less time for a write of 1 MiB
-(docs/decisions/read-not-splice.md), and pyfuse3 needs it in memory anyway. A pipe larger than /proc/sys/fs/pipe-max-size needs CAP_SYS_RESOURCE, so an ordinary
-user's daemon never splices; root's gives that capability up. libfuse offers no option for it (fuse_lowlevel.c,
-`fuse_session_receive_buf_int`, 3.14).
+(docs/decisions/read-not-splice.md), and pyfuse3 needs it in memory anyway. A pipe larger than
+/proc/sys/fs/pipe-max-size needs CAP_SYS_RESOURCE, so an ordinary user's daemon never splices; root's gives that
+capability up. libfuse offers no option for it (fuse_lowlevel.c, `fuse_session_receive_buf_int`, 3.14).
 """
 
 import ctypes

@@ -15,7 +15,8 @@
 Knows nothing of what kinds and payloads mean.
 
 F1. A frame is valid at one position of one segment only: both seed its checksum. Bytes left over in a file that is
-    used again never pass, nor does what somebody wrote into a file of the mount to look like a frame: the key is secret.
+    used again never pass, nor does what somebody wrote into a file of the mount to look like a frame: the segment's
+    key is secret.
 F2. Data is checked block by block, so that reading 4 KiB of a 1 MiB write verifies 32 KiB, not all of it.
 """
 
