@@ -9,9 +9,11 @@ V2. No transaction outlives the call that began it: a held one would make the fi
 V3. A commit is synced before it returns. WRITEMAP is never used: with it a full disk is a SIGBUS, not an error.
 V4. An environment is opened once in a process and counted (`share`), and is refused after a fork.
 V5. The length of `data.mdb` is held against LMDB's own meta pages before it is mapped: a truncated file would kill
-    the process with SIGBUS on the first read past its end.
+    the process with SIGBUS on the first read past its end. LMDB itself leaves the file too short where the last pages
+    of a transaction were freed in it, so each commit makes up for that, under a flock that the check waits for.
 """
 
+import fcntl
 import os
 import struct
 import threading
@@ -94,6 +96,8 @@ def damage(path: str) -> str | None:
     except FileNotFoundError:
         return "it is missing"
     try:
+        # Not while a commit is between its meta page and the end of its file; closing `fd` lets go of it.
+        fcntl.flock(fd, fcntl.LOCK_SH)
         size = os.fstat(fd).st_size
         first = files.read_at(fd, 8192, 0)
         if len(first) < _META_AT + 136:
@@ -128,11 +132,15 @@ class Environment:
         self._pid = os.getpid()
         self._lock: FileLock | None = None
         self._users = 1
+        self._committing = threading.Lock()
         try:
             self._env = _open_environment(path, create, synced)
             try:
                 self._databases = {name: self._env.open_db(name, create=create) for name in DATABASES}
                 self._env.reader_check()
+                self._page_bytes: int = self._env.stat()["psize"]
+                # Not LMDB's own descriptor, which py-lmdb does not tell; its locks are on the other file.
+                self._file = files.open_file(os.path.join(path, "data.mdb"), os.O_RDWR)
             except BaseException:
                 self._env.close()
                 raise
@@ -191,6 +199,21 @@ class Environment:
             self.mark_damaged()
         return found
 
+    def commit(self, txn: Any) -> None:
+        """Commit a transaction, and see that the file is as long as its meta pages say (V5)."""
+        fd = self._file
+        with self._committing:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                txn.commit()
+                size, needed = os.fstat(fd).st_size, (self._env.info()["last_pgno"] + 1) * self._page_bytes
+                if size < needed:
+                    files.allocate(fd, size, needed - size)
+            except HeliosError:
+                pass  # What was committed is good; at worst the index is built again without need.
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+
     def mark_damaged(self) -> None:
         """Have the index built again by the next program that opens the store."""
         try:
@@ -208,6 +231,9 @@ class Environment:
     def close(self) -> None:
         """Close it, whoever else shares it in this process; see `release`."""
         self._env.close()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -272,7 +298,7 @@ class WriteTransaction(ReadTransaction):
             return
         try:
             files.announce("commit", self._environment.path)
-            self._txn.commit()
+            self._environment.commit(self._txn)
         except HeliosError:
             self._txn.abort()
             raise

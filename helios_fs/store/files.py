@@ -168,12 +168,12 @@ def cut(fd: int, length: int) -> None:
         raise converted(error, "ftruncate") from error
 
 
-def allocate(fd: int, length: int) -> None:
-    """Take `length` bytes of disk space for a file from its start."""
+def allocate(fd: int, offset: int, length: int) -> None:
+    """Take `length` bytes of disk space at `offset`. A file that ends before them grows; none ever shrinks."""
     try:
         if _fault is not None:
             _fault("allocate", "", length)
-        os.posix_fallocate(fd, 0, length)
+        os.posix_fallocate(fd, offset, length)
     except OSError as error:
         raise converted(error, "fallocate") from error
 

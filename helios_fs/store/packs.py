@@ -34,6 +34,9 @@ _CHECK: Final = struct.Struct("<Q")
 RECORD_HEADER_BYTES: Final = _RECORD.size + _CHECK.size
 MAX_OBJECT_BYTES: Final = (1 << 32) - 1
 
+_READ_APART: Final = 32 * 1024
+"""Above this a record's header and payload are read by two calls: cheaper than copying the payload once more."""
+
 _MASK: Final = (1 << 64) - 1
 _xxh3 = xxhash.xxh3_64_intdigest
 
@@ -109,24 +112,25 @@ class PackFile:
 
     def read(self, location: Location, object_id: bytes, wait: bool) -> bytes:
         """Return the stored payload of a record, checked. Raises CorruptObject; ColdObject where `wait` is False."""
-        length = RECORD_HEADER_BYTES + location.stored
-        if wait:
-            data = files.read_at(self.fd, length, location.offset)
+        stored = location.stored
+        if wait and stored > _READ_APART:
+            header = files.read_at(self.fd, RECORD_HEADER_BYTES, location.offset)
+            payload = files.read_at(self.fd, stored, location.offset + RECORD_HEADER_BYTES)
         else:
-            data = files.read_cached_at(self.fd, length, location.offset, object_id)
-        if len(data) == length:
-            magic, kind, codec, _, raw, stored, found_id = _RECORD.unpack_from(data)
-            view = memoryview(data)
-            payload = data[RECORD_HEADER_BYTES:]
-            if (
-                magic == _RECORD_MAGIC
-                and (kind, codec, raw, stored) == (location.kind, location.codec, location.raw, location.stored)
-                and found_id == object_id
-                and _CHECK.unpack_from(data, _RECORD.size)[0]
-                == _record_check(self.salt, location.offset, view[: _RECORD.size], payload)
-            ):
-                return payload
+            length = RECORD_HEADER_BYTES + stored
+            if wait:
+                data = files.read_at(self.fd, length, location.offset)
+            else:
+                data = files.read_cached_at(self.fd, length, location.offset, object_id)
+            header, payload = data[:RECORD_HEADER_BYTES], data[RECORD_HEADER_BYTES:]
+        if len(payload) == stored and header == self._header(location, object_id, payload):
+            return payload
         raise CorruptObject(f"object {object_id.hex()} is damaged in pack {self.number:08x} at byte {location.offset}")
+
+    def _header(self, location: Location, object_id: bytes, payload: bytes) -> bytes:
+        """Return the only header that a record at this place, with these bytes, can have."""
+        fixed = _RECORD.pack(_RECORD_MAGIC, location.kind, location.codec, 0, location.raw, location.stored, object_id)
+        return fixed + _CHECK.pack(_record_check(self.salt, location.offset, fixed, payload))
 
     def scan(self, start: int = FILE_HEADER_BYTES, end: int | None = None) -> Iterator[tuple[ObjectId, Location]]:
         """Return the records from byte `start` on, each checked.

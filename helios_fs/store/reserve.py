@@ -45,7 +45,7 @@ class Reserve:
                 return
             fd = files.open_file(fresh, os.O_WRONLY | os.O_CREAT)
             try:
-                files.allocate(fd, RESERVE_BYTES)
+                files.allocate(fd, 0, RESERVE_BYTES)
             finally:
                 os.close(fd)
             files.replace(fresh, self._path)

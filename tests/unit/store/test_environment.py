@@ -199,3 +199,33 @@ def test_one_process_opens_it_once(directory: str) -> None:
     third = environment.share(directory, opener)
     assert len(opened) == 2
     environment.release(third)
+
+
+def test_an_index_whose_last_pages_were_freed_is_not_taken_for_truncated(index: Environment) -> None:
+    """LMDB does not write pages that a transaction took and freed again; the file ends before them."""
+    for number in range(40):
+        with index.write() as txn:
+            keys = [b"%d %d" % (number, part) for part in range(200)]
+            for key in keys:
+                txn.put(OBJECTS, key, b"x" * 3000)
+            for key in keys[1:]:
+                txn.delete(OBJECTS, key)
+        assert damage(index.path) is None
+
+
+def test_a_commit_on_a_disk_too_full_to_grow_the_file_is_still_a_commit(index: Environment, faults: Faults) -> None:
+    faults.fail_all, faults.error = {"allocate"}, errno.ENOSPC
+    for number in range(40):
+        with index.write() as txn:
+            keys = [b"%d %d" % (number, part) for part in range(200)]
+            for key in keys:
+                txn.put(OBJECTS, key, b"x" * 3000)
+            for key in keys[1:]:
+                txn.delete(OBJECTS, key)
+        assert index.find(OBJECTS, keys[0]) == b"x" * 3000
+    assert "allocate" in faults.seen
+
+
+def test_a_map_that_fails_otherwise_than_by_memory_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(StoreFault):
+        Environment(str(tmp_path / "no" / "such" / "directory"))
