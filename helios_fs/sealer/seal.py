@@ -63,6 +63,7 @@ class _Seal:
         self._directories: list[Sealed] = []
 
     def run(self) -> SealedEpoch:
+        """Store files, then directories from the leaves up, then the tree."""
         directories: dict[int, Inode] = {ROOT_INO: self._index.root}
         for inode in self._index.dirty.values():
             here = inode if inode.is_directory else inode.parent
@@ -104,6 +105,8 @@ class _Seal:
             inode.limit,
             dirty,
             lambda offset, length: content.read(self._journal, self._writer, inode, offset, length),
+            # The inode counts its own, as records change it.
+            base_allocated=0,
         )
         return stored_id
 

@@ -1,0 +1,189 @@
+"""Requests on the content and the attributes of an inode that the kernel has looked up."""
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+
+from helios_fs.errors import NotSupported
+from helios_fs.fuse import attributes
+from helios_fs.fuse.nodes import NODEID_MASK, WRITABLE_HANDLE
+from helios_fs.fuse.requests import Requests
+from helios_fs.objects import record
+from helios_fs.worktree.inode import Inode
+
+# pyfuse3 copies it into its reply before any other handler can run, as it does with attributes.
+_info: Final = FileInfo(keep_cache=True)
+
+
+class FileRequests(Requests):
+    """Opening, reading, writing, syncing; attributes and extended attributes."""
+
+    # -- Content -----------------------------------------------------------------------------------------------------
+
+    def _open(self, inode: Inode, flags: int) -> FileInfo:
+        inode.holds += 1
+        fh = inode.ino
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            self._durability.opened_for_mapping(inode)
+            fh |= WRITABLE_HANDLE
+        _info.fh = fh
+        return _info
+
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open a file; pages that the kernel holds stay."""
+        try:
+            found = self._inodes.get(inode)
+            if found is None:
+                if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+                    raise FUSEError(errno.EROFS)
+                self._history.open_file(inode)
+                _info.fh = inode
+                return _info
+            if self._read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
+                raise FUSEError(errno.EROFS)
+            if flags & os.O_TRUNC:
+                self._worktree.setattr(found, record.SET_SIZE, size=0)
+            return self._open(found, flags)
+        except Exception as error:
+            return await self._again(error, self.open, inode, flags, ctx)
+
+    async def release(self, fh: int) -> None:
+        """Close a file; the last one of an unlinked file frees it."""
+        inode = self._inodes.get(fh & NODEID_MASK)
+        if inode is None:
+            self._history.release(fh & NODEID_MASK, 1)
+            return
+        if fh & WRITABLE_HANDLE:
+            self._durability.closed_for_mapping(inode)
+        self._index.release(inode, 1)
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Read bytes."""
+        try:
+            inode = self._inodes.get(fh & NODEID_MASK)
+            if inode is None:
+                return self._history.read(fh, off, size)
+            return self._worktree.read(inode, off, size)
+        except Exception as error:
+            return await self._again(error, self.read, fh, off, size)
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Write bytes; they are in the journal when the kernel hears of it."""
+        try:
+            if self._worktree.journal.end > self.throttle_at:
+                await self.throttle()
+            return self._worktree.write(self._inodes[fh & NODEID_MASK], off, buf)
+        except Exception as error:
+            return await self._again(error, self.write, fh, off, buf)
+
+    async def flush(self, fh: int) -> None:
+        """Never again: write has told of every error already."""
+        raise FUSEError(errno.ENOSYS)
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Return when the file, and all that leads to it, would survive a power cut."""
+        try:
+            await self._durability.sync()
+        except Exception as error:
+            await self._again(error, self.fsync, fh, datasync)
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """As `fsync`; in `.snapshots` it makes the snapshots durable."""
+        await self.fsync(fh, datasync)
+
+    # -- Attributes --------------------------------------------------------------------------------------------------
+
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        """Change mode, owner, size or times."""
+        try:
+            found = self._live(inode)
+            mask = (
+                (record.SET_MODE if fields.update_mode else 0)
+                | (record.SET_UID if fields.update_uid else 0)
+                | (record.SET_GID if fields.update_gid else 0)
+                | (record.SET_SIZE if fields.update_size else 0)
+                | (record.SET_ATIME if fields.update_atime else 0)
+                | (record.SET_MTIME if fields.update_mtime else 0)
+            )
+            self._worktree.setattr(
+                found,
+                mask,
+                attr.st_mode if mask & record.SET_MODE else 0,
+                attr.st_uid if mask & record.SET_UID else 0,
+                attr.st_gid if mask & record.SET_GID else 0,
+                attr.st_size if mask & record.SET_SIZE else 0,
+                attr.st_atime_ns if mask & record.SET_ATIME else 0,
+                attr.st_mtime_ns if mask & record.SET_MTIME else 0,
+            )
+            return attributes.live(found)
+        except Exception as error:
+            return await self._again(error, self.setattr, inode, attr, fields, fh, ctx)
+
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """Return an extended attribute. The kernel asks for `security.capability` before every write."""
+        found = self._inodes.get(inode)
+        if found is not None:
+            if found.xattrs is not None:
+                value = found.xattrs.get(name)
+                if value is not None:
+                    return value
+            raise FUSEError(errno.ENODATA)
+        try:
+            return self._history.getxattr(inode, name)
+        except Exception as error:
+            return await self._again(error, self.getxattr, inode, name, ctx)
+
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        """Return the names of the extended attributes; `trusted.` ones are root's to see."""
+        found = self._inodes.get(inode)
+        try:
+            held = found.xattrs if found is not None else self._history.xattrs(inode)
+        except Exception as error:
+            return await self._again(error, self.listxattr, inode, ctx)
+        return [name for name in held or () if ctx.uid == 0 or not name.startswith(b"trusted.")]
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """Set an extended attribute."""
+        try:
+            found = self._live(inode)
+            if name.startswith(b"system."):
+                raise NotSupported("there are no access control lists here")
+            self._worktree.setxattr(found, name, value)
+        except Exception as error:
+            await self._again(error, self.setxattr, inode, name, value, ctx)
+
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an extended attribute."""
+        try:
+            self._worktree.removexattr(self._live(inode), name)
+        except Exception as error:
+            await self._again(error, self.removexattr, inode, name, ctx)
+
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        """Return the room on the disk that holds the store."""
+        try:
+            disk = self._store.statvfs()
+        except Exception as error:
+            return await self._again(error, self.statfs, ctx)
+        reply = pyfuse3.StatvfsData()
+        reply.f_bsize = disk.f_bsize
+        reply.f_frsize = disk.f_frsize
+        reply.f_blocks = disk.f_blocks
+        reply.f_bfree = disk.f_bfree
+        reply.f_bavail = disk.f_bavail
+        reply.f_files = disk.f_files
+        reply.f_ffree = disk.f_ffree
+        reply.f_favail = disk.f_favail
+        reply.f_namemax = 255
+        return reply
