@@ -6,29 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from helios_fs.objects.ids import KIND_PAGE, ObjectId, object_id
-from helios_fs.objects.pages import Page, boundary_level, decode_page
+from helios_fs.objects.pages import boundary_level
 from helios_fs.store import maps
-
-
-class Pages:
-    """Pages in memory, with a count of what was read and written."""
-
-    def __init__(self) -> None:
-        self.payloads: dict[bytes, bytes] = {}
-        self.read: list[bytes] = []
-        self.written: list[bytes] = []
-
-    def page(self, name: bytes) -> Page:
-        self.read.append(name)
-        return decode_page(self.payloads[name])
-
-    def put(self, kind: int, payload: bytes) -> ObjectId:
-        assert kind == KIND_PAGE
-        name = object_id(kind, payload)
-        self.written.append(name)
-        self.payloads[name] = payload
-        return name
+from tests.unit.store.pages import Pages
 
 
 def _with_level(level: int, count: int) -> list[bytes]:

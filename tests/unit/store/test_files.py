@@ -61,10 +61,12 @@ def test_errors_are_converted_by_meaning(
 ) -> None:
     path = str(tmp_path / "file")
     faults.error = number
-    faults.fail_all = {"open", "append", "write", "read", "sync", "cut", "remove", "rename", "commit"}
+    faults.fail_all = {"open", "append", "allocate", "write", "read", "sync", "cut", "remove", "rename", "commit"}
     for call in (
         lambda: files.open_file(path, os.O_RDONLY),
         lambda: files.append(fd, [b"x"], 1),
+        lambda: files.append_at(fd, [b"x"], 1, 0),
+        lambda: files.allocate(fd, 0, 1),
         lambda: files.write_at(fd, b"x", 0),
         lambda: files.read_at(fd, 1, 0),
         lambda: files.read_cached_at(fd, 1, 0, b"id"),
@@ -90,6 +92,21 @@ def test_an_append_that_the_kernel_cut_short_is_an_error(fd: int) -> None:
     # A caller that says more than it gives looks exactly like a kernel that wrote less than it was given.
     with pytest.raises(StoreFull):
         files.append(fd, [b"abc"], 4)
+
+
+def test_an_append_into_space_that_was_taken_before(tmp_path: Path, faults: Faults) -> None:
+    fd = files.open_file(str(tmp_path / "long"), os.O_RDWR | os.O_CREAT)
+    files.allocate(fd, 0, 4096)
+    assert os.fstat(fd).st_size == 4096
+    files.append_at(fd, [b"ab", b"cd"], 4, 100)
+    faults.fail_at, faults.short = len(faults.seen), 2
+    with pytest.raises(StoreFull):
+        files.append_at(fd, [b"xyz"], 3, 104)
+    assert files.read_at(fd, 8, 100) == b"abcdxy\0\0"
+    with pytest.raises(StoreFull):
+        files.append_at(fd, [b"abc"], 4, 0)
+    files.allocate(fd, 0, 10)
+    assert os.fstat(fd).st_size == 4096
 
 
 def test_names(tmp_path: Path) -> None:
