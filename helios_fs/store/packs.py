@@ -283,7 +283,7 @@ def _remove_quietly(path: str) -> None:
 class PackFiles:
     """The packs of a store that are open for reading; a bounded number of them, shared by threads."""
 
-    def __init__(self, directory: str, store_id: bytes, limit: int = 128) -> None:
+    def __init__(self, directory: str, store_id: bytes, limit: int = 256) -> None:
         self.directory = directory
         self.store_id = store_id
         self._limit = limit
