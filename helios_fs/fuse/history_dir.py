@@ -12,6 +12,8 @@ import functools
 import pwd
 import socket
 import stat
+from bisect import bisect_right
+from operator import itemgetter
 from typing import Final
 
 import pyfuse3
@@ -63,6 +65,7 @@ class HistoryDir:
         self._nodes = nodes
         self._durability = durability
         self._read_only = read_only
+        self._listed: tuple[int, list[tuple[int, bytes, Snapshot]]] = (-1, [])
         self.snapshots_name = snapshots_name
         self.hidden_names = frozenset({snapshots_name, BRANCHES})
         self.listed_names: tuple[bytes, ...] = (snapshots_name,) if listed else ()
@@ -226,16 +229,8 @@ class HistoryDir:
             return
         if start < _DOT_DOT and not _reply(token, b"..", own, _DOT_DOT):
             return
-        rows: list[tuple[int, bytes, Snapshot]] = []
-        for snapshot in self._snapshots.all():
-            names = [snapshot.id.encode()] + ([snapshot.name] if snapshot.name else [])
-            rows.extend([(name_hash(name), name, snapshot) for name in names])
-        latest = self._snapshots.latest()
-        if latest is not None:
-            rows.append((name_hash(LATEST), LATEST, latest))
-        for cookie, name, snapshot in sorted(rows, key=lambda row: row[:2]):
-            if cookie <= start:
-                continue
+        rows = self._rows()
+        for cookie, name, snapshot in rows[bisect_right(rows, start, key=itemgetter(0)) :]:
             if name == LATEST:
                 reply = self._latest_attributes(snapshot)
             elif snapshot.name and name != snapshot.name:
@@ -245,6 +240,21 @@ class HistoryDir:
                 reply = attributes.to_be_asked(self._nodes.snapshot_nodeid(snapshot.id), self._worktree.index.root)
             if not _reply(token, name, reply, cookie):
                 return
+
+    def _rows(self) -> list[tuple[int, bytes, Snapshot]]:
+        """Return (hash, name, snapshot) of all that `.snapshots` lists; one listing asks for them many times."""
+        version, rows = self._listed
+        if version != self._snapshots.version:
+            rows = []
+            for snapshot in self._snapshots.all():
+                names = [snapshot.id.encode()] + ([snapshot.name] if snapshot.name else [])
+                rows.extend([(name_hash(name), name, snapshot) for name in names])
+            latest = self._snapshots.latest()
+            if latest is not None:
+                rows.append((name_hash(LATEST), LATEST, latest))
+            rows.sort(key=itemgetter(0, 1))
+            self._listed = (self._snapshots.version, rows)
+        return rows
 
     def list_at_root(self, names: tuple[bytes, ...] | tuple[()], start: int, token: pyfuse3.ReaddirToken) -> None:
         """List our own directory behind the root's entries, where the mount was asked to show it."""

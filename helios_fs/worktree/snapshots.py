@@ -18,6 +18,8 @@ class Snapshots:
     def __init__(self) -> None:
         self._by_id: dict[str, Snapshot] = {}
         self._by_name: dict[bytes, str] = {}
+        self.version = 0
+        """Another number after every change."""
         self.newest: Snapshot | None = None
         """The one taken last, deleted or not: the next one's parent."""
 
@@ -27,6 +29,7 @@ class Snapshots:
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in a snapshot, or what is newly known of one."""
+        self.version += 1
         former = self._by_id.get(snapshot.id)
         if former is not None and former.name:
             self._by_name.pop(former.name, None)
@@ -64,6 +67,7 @@ class Snapshots:
 
     def delete(self, snapshot_id: str) -> None:
         """Forget a snapshot."""
+        self.version += 1
         snapshot = self._by_id.pop(snapshot_id, None)
         if snapshot is not None and snapshot.name:
             self._by_name.pop(snapshot.name, None)
