@@ -213,8 +213,11 @@ def _moved(name: str, source: str, target: str) -> str:
 def _write(path: str, flags: int, data: bytes, offset: int | None) -> None:
     fd = os.open(path, flags)
     try:
-        written = os.write(fd, data) if offset is None else os.pwrite(fd, data, offset)
-        assert written == len(data)
+        while data:
+            # A short write is no error; where it was a dying mount, the next one says so.
+            written = os.write(fd, data) if offset is None else os.pwrite(fd, data, offset)
+            data = data[written:]
+            offset = None if offset is None else offset + written
     finally:
         os.close(fd)
 
@@ -231,6 +234,7 @@ def main() -> None:
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for _ in range(first):
         script.next()
+    print("ready", flush=True)
     while True:
         perform(root, script.next(), make_snapshot)
         os.write(log, b".")
