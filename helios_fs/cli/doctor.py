@@ -69,10 +69,14 @@ def of_machine() -> Iterator[Finding]:
 
 
 def of_mounts() -> Iterator[Finding]:
-    """Find mounts whose daemon is gone."""
+    """Find mounts whose daemon is gone, or does not answer."""
     for mount in mounts.listed():
-        if machine.is_stale(mount.mountpoint):
-            quoted, store = shlex.quote(mount.mountpoint), shlex.quote(mount.store)
+        quoted, store = shlex.quote(mount.mountpoint), shlex.quote(mount.store)
+        state = machine.state_of(mount.mountpoint)
+        if state == "stuck":
+            remedy = f"see {store}/run/*.log; if it never will, end its daemon, then fusermount3 -uz {quoted}"
+            yield Finding(f"{mount.mountpoint}: this mount does not answer", remedy, "stuck-mount")
+        if state == "dead":
             yield Finding(
                 f"{mount.mountpoint}: the daemon of this mount is gone",
                 f"fusermount3 -uz {quoted}, or mount it again: helios mount {quoted} --store {store}",
@@ -105,7 +109,10 @@ def of_store(where: workspace.Workspace) -> Iterator[Finding]:
                 yield Finding(f"only {output.human_size(free)} are free on the disk of {path}", remedy, "disk-full")
             yield from _hidden(where)
     except NotAStore as error:
-        yield Finding(str(error), f"name another, or make one: helios init {path}", "not-a-store")
+        if os.path.exists(os.path.join(where.store, "format")):
+            yield Finding(str(error), "it is damaged: keep a copy of it before you try anything", "store-broken")
+        else:
+            yield Finding(str(error), f"name another, or make one: helios init {path}", "not-a-store")
     except WrongVersion as error:
         yield Finding(str(error), "use the program that made it; nothing was changed", "wrong-version")
     except HeliosError as error:

@@ -10,13 +10,16 @@ import shlex
 import shutil
 import stat
 import subprocess
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from helios_fs.cli import mounts
 from helios_fs.errors import MountFailed
 
 FUSE_DEVICE: Final = "/dev/fuse"
 FUSE_CONFIG: Final = "/etc/fuse.conf"
+
+_ANSWER_SECONDS: Final = 10.0
+"""How long a mount may take to answer: nothing that it does for others takes seconds."""
 
 
 class Finding(NamedTuple):
@@ -77,14 +80,38 @@ def allow_other(config: str = FUSE_CONFIG) -> Finding | None:
     )
 
 
+def state_of(mountpoint: str, timeout_seconds: float = _ANSWER_SECONDS) -> Literal["fine", "dead", "stuck"]:
+    """Ask a mount: dead is one whose daemon is gone ("Transport endpoint is not connected"), stuck one that waits."""
+    import threading
+
+    answers: list[int] = []
+
+    def ask() -> None:
+        try:
+            # Not stat: the kernel keeps the root's attributes and would go on answering for a daemon that is dead.
+            os.statvfs(mountpoint)
+            answers.append(0)
+        except OSError as error:
+            answers.append(error.errno or 0)
+
+    # A daemon that is stopped lets a system call wait for ever, so another thread waits; it ends with this process.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout_seconds)
+    if not answers:
+        return "stuck"
+    return "dead" if answers[0] == errno.ENOTCONN else "fine"
+
+
 def is_stale(mountpoint: str) -> bool:
-    """Tell whether a mount is there whose daemon is gone ("Transport endpoint is not connected")."""
-    try:
-        # Not stat: the kernel keeps the root's attributes and would go on answering for a daemon that is dead.
-        os.statvfs(mountpoint)
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
+    """Tell whether a mount is there whose daemon is gone. Raises MountFailed for one that does not answer."""
+    state = state_of(mountpoint)
+    if state == "stuck":
+        raise MountFailed(
+            f"{mountpoint}: what is mounted there does not answer; if it never will, end its daemon, then"
+            f" fusermount3 -uz {shlex.quote(mountpoint)}"
+        )
+    return state == "dead"
 
 
 def clear_stale(mountpoint: str) -> None:
