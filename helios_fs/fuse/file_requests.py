@@ -2,13 +2,14 @@
 
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from typing import Final
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from helios_fs.errors import NotSupported
+from helios_fs.errors import InvalidArgument, NotSupported
 from helios_fs.fuse import attributes
 from helios_fs.fuse.nodes import NODEID_MASK, WRITABLE_HANDLE
 from helios_fs.fuse.requests import Requests
@@ -17,6 +18,9 @@ from helios_fs.worktree.inode import Inode
 
 # pyfuse3 copies it into its reply before any other handler can run, as it does with attributes.
 _info: Final = FileInfo(keep_cache=True)
+
+_NAMESPACES: Final = frozenset({b"user", b"trusted", b"security"})
+"""Of extended attributes (xattr(7)); the kernel has checked who may use them."""
 
 
 class FileRequests(Requests):
@@ -46,10 +50,20 @@ class FileRequests(Requests):
             if self._read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
                 raise FUSEError(errno.EROFS)
             if flags & os.O_TRUNC:
-                self._worktree.setattr(found, record.SET_SIZE, size=0)
+                self._empty(found, ctx.uid)
             return self._open(found, flags)
         except Exception as error:
             return await self._again(error, self.open, inode, flags, ctx)
+
+    def _empty(self, inode: Inode, uid: int) -> None:
+        """Cut a file that is being opened. The kernel leaves its set-id bits to us then, and keeps them in mind."""
+        mask, mode = record.SET_SIZE, inode.mode
+        if uid != 0 and mode & (stat.S_ISUID | stat.S_ISGID):
+            mask |= record.SET_MODE
+            mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+        self._worktree.setattr(inode, mask, mode=mode, size=0)
+        if mask & record.SET_MODE:
+            pyfuse3.invalidate_inode(inode.ino, attr_only=True)
 
     async def release(self, fh: int) -> None:
         """Close a file; the last one of an unlinked file frees it."""
@@ -157,8 +171,11 @@ class FileRequests(Requests):
         """Set an extended attribute."""
         try:
             found = self._live(inode)
-            if name.startswith(b"system."):
-                raise NotSupported("there are no access control lists here")
+            namespace, dot, rest = name.partition(b".")
+            if namespace not in _NAMESPACES or not dot:
+                raise NotSupported("no such kind of attribute, and no access control lists")
+            if not rest:
+                raise InvalidArgument("an attribute needs a name")
             self._worktree.setxattr(found, name, value)
         except Exception as error:
             await self._again(error, self.setxattr, inode, name, value, ctx)

@@ -98,9 +98,12 @@ class Operations(FileRequests):
         found = self._inodes.get(inode)
         if found is not None:
             found.holds += 1
-        else:
+            return inode
+        try:
             self._history.open_directory(inode)
-        return inode
+            return inode
+        except Exception as error:
+            return await self._again(error, self.opendir, inode, ctx)
 
     async def releasedir(self, fh: int) -> None:
         """Close a directory."""
@@ -176,6 +179,8 @@ class Operations(FileRequests):
                 if flags & os.O_EXCL or found is None or not found.is_file:
                     raise
                 inode = found
+                if flags & os.O_TRUNC:
+                    self._empty(inode, ctx.uid)
             info = self._open(inode, flags)
             return info, self._held(inode)
         except Exception as error:

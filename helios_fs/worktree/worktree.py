@@ -51,6 +51,8 @@ MAX_TIME_NS: Final = (1 << 63) - 1
 MAX_LINKS: Final = 65_000
 MAX_XATTR_VALUE_BYTES: Final = 65_536
 MAX_XATTR_LIST_BYTES: Final = 65_536
+MAX_XATTR_BYTES: Final = 512 * 1024
+"""Names and values of one inode together: an entry must fit into one journal record, and into a page beside others."""
 
 _now_ns = time.time_ns
 
@@ -325,9 +327,12 @@ class Worktree:
         present = inode.xattrs is not None and name in inode.xattrs
         if len(name) > MAX_NAME_BYTES or len(value) > MAX_XATTR_VALUE_BYTES:
             raise AttributeTooLarge("an attribute may have a name of 255 bytes and a value of 64 KiB")
-        listed = sum(len(other) + 1 for other in inode.xattrs or {}) + (0 if present else len(name) + 1)
+        held = inode.xattrs or {}
+        listed = sum(len(other) + 1 for other in held) + (0 if present else len(name) + 1)
         if listed > MAX_XATTR_LIST_BYTES:
             raise AttributeTooLarge("the names of an inode's attributes may have 64 KiB in all")
+        if listed + sum(len(other) for key, other in held.items() if key != name) + len(value) > MAX_XATTR_BYTES:
+            raise AttributeTooLarge("the attributes of an inode may have 512 KiB in all")
         self._change_xattr(inode, record.SETXATTR, record.pack_xattr(inode.ino, name, value), name, value)
 
     def removexattr(self, inode: Inode, name: bytes) -> None:
