@@ -330,7 +330,7 @@ def _open_environment(path: str, create: bool, synced: bool) -> lmdb.Environment
     for map_size in _MAP_SIZES:
         try:
             return lmdb.open(
-                path,
+                os.fsencode(path),
                 map_size=map_size,
                 max_dbs=len(DATABASES),
                 max_readers=_MAX_READERS,

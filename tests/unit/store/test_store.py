@@ -27,6 +27,13 @@ def test_a_new_store_is_private_and_opens(tmp_path: Path) -> None:
         store.close()
 
 
+def test_a_path_that_is_not_utf8_is_as_good_as_any(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/st\xff\xfere")
+    Store.create(path)
+    with Store.open(path) as store:
+        assert len(store.reserve_inos(3)) == 3
+
+
 def test_an_empty_directory_becomes_a_store_and_anything_else_does_not(tmp_path: Path) -> None:
     path = tmp_path / "store"
     path.mkdir()
