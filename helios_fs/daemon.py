@@ -21,13 +21,13 @@ from helios_fs.control import messages, server
 from helios_fs.control.client import socket_name
 from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly
 from helios_fs.fuse import loop
-from helios_fs.fuse.capabilities import give_up_large_pipes
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.history_dir import HistoryDir
 from helios_fs.fuse.invalidation import invalidate
 from helios_fs.fuse.nodes import Nodes
 from helios_fs.fuse.operations import Operations
 from helios_fs.fuse.sealing import Sealing
+from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
 from helios_fs.history.restore import Restore
 from helios_fs.objects.snapshot import Snapshot
 from helios_fs.store.store import Store
@@ -88,6 +88,7 @@ class Daemon:
         if os.geteuid() == 0:
             options.update({"dev", "suid"})
         give_up_large_pipes()
+        keep_freed_memory()
         try:
             pyfuse3.init(self._operations, self._mountpoint, options)
         except RuntimeError as error:

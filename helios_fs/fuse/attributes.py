@@ -27,6 +27,10 @@ _stale.st_blksize = _BLOCK
 _stale.attr_timeout = 0.0
 _stale.entry_timeout = FOREVER
 
+_passing: Final = pyfuse3.EntryAttributes()
+_passing.st_blksize = _BLOCK
+_passing.attr_timeout = 0.0
+
 _absent: Final = pyfuse3.EntryAttributes()
 _absent.st_ino = pyfuse3.InodeT(0)
 _absent.entry_timeout = FOREVER
@@ -65,14 +69,22 @@ def viewed(inode: Inode, nodeid: int, generation: int) -> pyfuse3.EntryAttribute
 
 
 def made_up(nodeid: int, mode: int, like: Inode, size: int = 0) -> pyfuse3.EntryAttributes:
-    """Return the attributes of something that no tree holds; owner and times are those of `like`."""
-    reply = live(like)
+    """Return the attributes of something that no tree holds; owner and times are those of `like`.
+
+    They change with every snapshot, and so does what a symlink's name means: the kernel always asks again.
+    """
+    is_directory = stat.S_ISDIR(mode)
+    reply = _passing
+    reply.entry_timeout = FOREVER if is_directory else 0.0
     reply.st_ino = nodeid
     reply.st_mode = mode
-    reply.st_nlink = 2 if stat.S_ISDIR(mode) else 1
-    reply.st_rdev = 0
+    reply.st_nlink = 2 if is_directory else 1
+    reply.st_uid = like.uid
+    reply.st_gid = like.gid
     reply.st_size = size
-    reply.st_blocks = 0
+    reply.st_atime_ns = like.atime_ns
+    reply.st_mtime_ns = like.mtime_ns
+    reply.st_ctime_ns = like.ctime_ns
     return reply
 
 

@@ -4,7 +4,7 @@ Everything here answers for nodeids that are not in the working tree's table.
 
 H1. One directory for each snapshot, under its name or else its id; the id of a named one, and `latest`, are symlinks.
 H2. Whatever would change a snapshot answers EROFS; what would leave its tree answers EXDEV.
-H3. A name that is not there is never cached, one that is there until it is invalidated.
+H3. A name that is not there is never cached, nor is a symlink; a directory is until its name goes.
 """
 
 import errno
@@ -20,6 +20,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FUSEError, RequestContext
 
 from helios_fs.errors import (
+    ColdObject,
     CrossesView,
     EntryExists,
     InvalidArgument,
@@ -216,12 +217,19 @@ class HistoryDir:
         if start < _DOT_DOT and not _reply(token, b"..", own, _DOT_DOT):
             return
         view = shown.view
-        for cookie, name in view.listing(directory, max(start, _DOT_DOT)):
-            node = view.get(directory, name)
-            node.holds += 1
-            if not _reply(token, name, attributes.viewed(node, shown.nodeid(node), shown.generation), cookie):
-                self._nodes.release(shown.nodeid(node), 1)
-                return
+        sent = start < _DOT_DOT
+        try:
+            for cookie, name in view.listing(directory, max(start, _DOT_DOT)):
+                node = view.get(directory, name)
+                node.holds += 1
+                if not _reply(token, name, attributes.viewed(node, shown.nodeid(node), shown.generation), cookie):
+                    self._nodes.release(shown.nodeid(node), 1)
+                    return
+                sent = True
+        except ColdObject:
+            if not sent:
+                raise
+            # What was sent must not be sent again: the kernel asks for the rest, and what is cold is warmed then.
 
     def _list_snapshots(self, start: int, token: pyfuse3.ReaddirToken) -> None:
         own = self._directory_attributes()
@@ -284,6 +292,7 @@ class HistoryDir:
     def rmdir(self, parent: int, name: bytes) -> None:
         """Delete a snapshot."""
         self._worktree.delete_snapshot(self._named(name).id)
+        self._nodes.drop_idle()
 
     def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """Rename a snapshot, or say why nothing else can be moved."""
@@ -297,11 +306,7 @@ class HistoryDir:
         snapshot = self._named(old_name)
         if self._snapshots.find(new_name) is not None:
             raise EntryExists("a snapshot of that name exists")
-        former = snapshot.name
         self._worktree.rename_snapshot(snapshot.id, new_name)
-        if former:
-            # The symlink's target has changed with it.
-            pyfuse3.invalidate_entry_async(SNAPSHOTS_NODEID, snapshot.id.encode(), ignore_enoent=True)
 
     def _tree_of(self, nodeid: int) -> str | int:
         snapshot_id = self._nodes.snapshot_of(nodeid)

@@ -2,7 +2,7 @@
 
 D1. A nodeid is view << 48 | inode number; view 0 is the working tree, so its nodeids are its inode numbers.
 D2. A view number is taken at the first lookup below a snapshot's directory, given back after the last forget, and used
-    again with another generation.
+    again with another generation. At most one view is open that nobody holds anything of.
 D3. The control directories, the snapshots' own directories and their other names have a view number to themselves:
     listing any number of snapshots takes no view.
 D4. Bit 63 of a file handle marks a descriptor through which a shared mapping may be written; no nodeid has it.
@@ -54,6 +54,7 @@ class Nodes:
         self._snapshot_ids: list[str] = []
         self._by_number: dict[int, ShownView] = {}
         self._by_snapshot: dict[str, ShownView] = {}
+        self._newest: ShownView | None = None
         self._last_number = 0
         self._generation = 0
 
@@ -88,12 +89,24 @@ class Nodes:
         """Return the view of a snapshot, opened where nobody looks at it yet. Raises Busy when all are taken."""
         shown = self._by_snapshot.get(snapshot_id)
         if shown is None:
+            self.drop_idle()
             number = self._free_number()
             self._generation += 1
             shown = ShownView(number, self._generation, snapshot_id, self._open_view(snapshot_id))
             self._by_number[number] = shown
-            self._by_snapshot[snapshot_id] = shown
+            self._by_snapshot[snapshot_id] = self._newest = shown
         return shown
+
+    def drop_idle(self) -> None:
+        """Close the view that was opened last where nobody holds anything of it: most are asked one question only."""
+        newest, self._newest = self._newest, None
+        if newest is not None and not newest.view.in_use:
+            self._close(newest)
+
+    def _close(self, shown: ShownView) -> None:
+        if self._by_number.get(shown.number) is shown:
+            del self._by_number[shown.number]
+            del self._by_snapshot[shown.snapshot_id]
 
     def _free_number(self) -> int:
         for step in range(1, CONTROL_VIEW):
@@ -123,8 +136,7 @@ class Nodes:
             return
         shown.view.release(node, count)
         if not shown.view.in_use:
-            del self._by_number[shown.number]
-            del self._by_snapshot[shown.snapshot_id]
+            self._close(shown)
 
     def shown(self) -> list[ShownView]:
         """Return the views that are open."""
