@@ -1,9 +1,9 @@
 """How large requests get from the kernel into Python: two settings of the process that make it cheaper.
 
-**Read, not spliced.** Where the pipe can grow to hold a whole request (1 MiB and a header), libfuse splices each request
-into the pipe and copies it out of there; reading it straight into memory takes a seventh less time for a write of 1 MiB,
-and pyfuse3 needs it in memory anyway. A pipe larger than /proc/sys/fs/pipe-max-size needs CAP_SYS_RESOURCE, so an
-ordinary user's daemon never splices; root's gives that capability up. libfuse offers no option for it
+**Read, not spliced.** Where the pipe can grow to hold a whole request (1 MiB and a header), libfuse splices each
+request into the pipe and copies it out of there; reading it straight into memory takes a seventh less time for a write
+of 1 MiB, and pyfuse3 needs it in memory anyway. A pipe larger than /proc/sys/fs/pipe-max-size needs CAP_SYS_RESOURCE,
+so an ordinary user's daemon never splices; root's gives that capability up. libfuse offers no option for it
 (fuse_lowlevel.c, `fuse_session_receive_buf_int`, 3.14).
 
 **Memory is kept.** Each write of 1 MiB arrives as a new bytes object; glibc would map fresh pages for it and give them
