@@ -32,7 +32,8 @@ bench: setup
 
 # Kill, damage and fill-up tests, for longer than CI has time for.
 torture: setup
-	HELIOS_TORTURE=1 $(BIN)/python -m pytest -q -m "slow or fuse" tests/crash tests/mount tests/model
+	HELIOS_TORTURE=1 HELIOS_MODEL_STEPS=20000 HELIOS_MODEL_EXAMPLES=2000 \
+		$(BIN)/python -m pytest -q --timeout 3600 tests/crash tests/mount tests/model
 
 clean:
 	rm -rf .venv build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
