@@ -1,7 +1,7 @@
 """The daemon behind one mount: the only file that knows all the parts, and wires them together.
 
 G1. Order of start: lock, recover, mount, say that it is ready. Order of end: unmounted, journal synced, sealer gone.
-G2. SIGTERM and SIGINT are a clean unmount.
+G2. SIGTERM, SIGINT and SIGHUP are a clean unmount.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import trio
 from helios_fs import __version__
 from helios_fs.control import messages, server
 from helios_fs.control.client import socket_name
-from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly
+from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly, StoreFull
 from helios_fs.fuse import loop
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.history_dir import HistoryDir
@@ -134,7 +134,7 @@ class Daemon:
                     return
 
     async def _end_on_signal(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for _ in signals:
                 pyfuse3.terminate()
 
@@ -220,9 +220,15 @@ class Daemon:
     async def unmount(self, request: messages.Unmount) -> messages.Unmounting:
         """Seal and sync everything, then end."""
         await self._durability.write_back()
-        await self._seal().seal_now()
-        await self._durability.sync()
-        pyfuse3.terminate()
+        try:
+            await self._seal().seal_now()
+        except HeliosError as error:
+            # A full disk, or a branch that is read-only: the journal has everything, and the next mount seals it.
+            _log.warning("unmounting with a journal that is not sealed: %s", error)
+        try:
+            await self._durability.sync()
+        finally:
+            pyfuse3.terminate()
         return messages.Unmounting()
 
 
@@ -292,7 +298,13 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
     try:
         lock = store.lock_branch(branch)
         try:
-            daemon = Daemon(store, branch, mountpoint, options)
+            try:
+                daemon = Daemon(store, branch, mountpoint, options)
+            except StoreFull:
+                # Nobody can delete anything in a workspace that cannot be mounted.
+                if not store.reserve.spend():
+                    raise
+                daemon = Daemon(store, branch, mountpoint, options)
             daemon.mount()
             _log.info("%s (branch %s) is mounted at %s", store.path, branch, mountpoint)
             # Handlers run for microseconds; a worker thread must not keep the loop waiting for milliseconds.

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from helios_fs.errors import HeliosError, StoreFault
+from helios_fs.errors import HeliosError, StoreFault, StoreFull
 from helios_fs.fuse.nodes import Nodes
 from helios_fs.objects.entry import Tree
 from helios_fs.sealer import messages
@@ -118,6 +118,8 @@ class Sealing:
                     await self._collect()
             except HeliosError as error:
                 _log.warning("sealing failed, and will be tried again: %s", error)
+                if isinstance(error, StoreFull):
+                    self._worktree.journal.drop_spares()
                 self._refused = error
                 self._report_progress()
                 await trio.sleep(_RETRY_SECONDS if not self._waiters else _LOOK_SECONDS)
@@ -220,7 +222,11 @@ class Sealing:
         (length,) = messages.LENGTH.unpack(await self._take(messages.LENGTH.size))
         reply: messages.Reply = messages.decode_reply(await self._take(length))
         if isinstance(reply, messages.Refused):
-            raise StoreFault(f"{reply.error}: {reply.message}")
+            raise (
+                StoreFull(reply.message)
+                if reply.error == "StoreFull"
+                else StoreFault(f"{reply.error}: {reply.message}")
+            )
         return reply
 
     async def _take(self, count: int) -> bytes:

@@ -7,7 +7,8 @@ J1. `end` is behind the last whole frame. A failed or short append is cut back t
     where the cut fails too, the journal is broken and takes nothing more.
 J2. What `sync` covers: every frame appended before it was called, and the names of the segments that hold them.
 J3. A sync that failed is final: the kernel may have dropped the pages, so the journal is broken from then on.
-J4. A segment goes only when all of it lies below the sealed position: it becomes a spare, to be used again, or is
+J4. A record that leads to free space is appended on a full disk too, out of the reserve.
+J5. A segment goes only when all of it lies below the sealed position: it becomes a spare, to be used again, or is
     unlinked. Where somebody may still read it, it is unlinked and its descriptor stays open.
 """
 
@@ -16,16 +17,19 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from helios_fs.errors import CorruptObject, HeliosError, ReadOnly, StoreFault
+from helios_fs.errors import CorruptObject, HeliosError, InvalidArgument, ReadOnly, StoreFault, StoreFull
 from helios_fs.journal.frame import (
     BLOCK_BYTES,
     HEADER_BYTES,
+    MAX_DATA_BYTES,
+    MAX_PAYLOAD_BYTES,
     block_count,
     data_is_whole,
     encode_head,
     head_is_whole,
     parse_header,
 )
+from helios_fs.journal.reserve import Reserve
 from helios_fs.journal.segment import SPARE_SUFFIX, SUFFIX, Segment
 from helios_fs.store import files
 
@@ -65,6 +69,9 @@ class Journal:
         self._last_read = 0
         self._unsynced: list[Segment] = segments[-1:]
         self._names_unsynced = True
+        self._reserve = Reserve(directory)
+        self._is_tight = False
+        """Whether the disk was full since the reserve was last whole."""
         self.broken: HeliosError | None = None
         self.end = segments[-1].end
         self.synced = segments[0].start
@@ -73,7 +80,9 @@ class Journal:
     def create(cls, directory: str, start: int) -> "Journal":
         """Make a journal whose first frame will stand at `start`. Durable after the first `sync`."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        return cls(directory, [Segment.create(directory, start)])
+        journal = cls(directory, [Segment.create(directory, start)])
+        journal._reserve.take()
+        return journal
 
     @classmethod
     def open(cls, directory: str, start: int, writable: bool = True) -> "Journal":
@@ -117,31 +126,50 @@ class Journal:
             if not writable:
                 raise CorruptObject(f"{directory}: the journal has no segments")
             return cls.create(directory, start)
-        return cls(directory, segments)
+        journal = cls(directory, segments)
+        if writable:
+            journal._reserve.take()
+        return journal
 
     # -- Writing -----------------------------------------------------------------------------------------------------
 
-    def append(self, kind: int, flags: int, time_ns: int, payload: bytes, data: bytes = b"") -> int:
+    def append(
+        self, kind: int, flags: int, time_ns: int, payload: bytes, data: bytes = b"", frees: bool = False
+    ) -> int:
         """Append one frame by one system call and return the position of its data (its end, where it has none).
 
-        On return it survives the death of this process; a power cut only after `sync`. Raises StoreFull or StoreFault
-        with nothing appended, ReadOnly once the journal is broken.
+        On return it survives the death of this process; a power cut only after `sync`. `frees` says that the record
+        leads to free space, and may be paid from the reserve. Raises StoreFull or StoreFault with nothing appended,
+        ReadOnly once the journal is broken, InvalidArgument where no frame can hold the record.
         """
         if self.broken is not None:
             raise ReadOnly(f"the journal takes no more changes: {self.broken}")
+        if len(payload) > MAX_PAYLOAD_BYTES or len(data) > MAX_DATA_BYTES:
+            raise InvalidArgument("a record may have a payload of 1 MiB and data of 16 MiB")
         end = self.end
-        segment = self._segments[-1]
-        if end - segment.start >= SEGMENT_BYTES:
-            segment = self._roll()
-        head = encode_head(segment.seed(end), kind, flags, time_ns, payload, data)
-        length = len(head) + len(data)
-        try:
-            files.append_at(segment.fd, (head, data) if data else (head,), length, segment.offset(end))
-        except HeliosError:
-            self._cut_back(segment)
-            raise
-        self.end = segment.end = end + length
-        return end + len(head)
+        while True:
+            segment = self._segments[-1]
+            try:
+                if end - segment.start >= SEGMENT_BYTES:
+                    segment = self._roll()
+                head = encode_head(segment.seed(end), kind, flags, time_ns, payload, data)
+                length = len(head) + len(data)
+                files.append_at(segment.fd, (head, data) if data else (head,), length, segment.offset(end))
+            except HeliosError as error:
+                self._cut_back(segment)
+                if not isinstance(error, StoreFull) or self.broken is not None or not self._make_room(frees):
+                    raise
+            else:
+                self.end = segment.end = end + length
+                return end + len(head)
+
+    def _make_room(self, frees: bool) -> bool:
+        """Give the full disk something back; False where there is nothing to give."""
+        self._is_tight = True
+        if self._spares:
+            self.drop_spares()
+            return True
+        return frees and self._reserve.spend()
 
     def _cut_back(self, segment: Segment) -> None:
         try:
@@ -161,7 +189,12 @@ class Journal:
     def end_segment(self) -> None:
         """Let the next frame begin a new segment, unless this one is still small: what is sealed can go sooner."""
         if self.end - self._segments[-1].start >= _SMALL_SEGMENT_BYTES:
-            self._roll()
+            try:
+                self._roll()
+            except StoreFull:
+                # Without a new segment this one could not go, and on a full disk it must.
+                if self._make_room(frees=True):
+                    self._roll()
 
     def sync(self) -> int:
         """Make durable what was appended before the call; return the position up to which it is. May run in a thread.
@@ -334,15 +367,18 @@ class Journal:
             if gone in self._unsynced:
                 self._unsynced.remove(gone)
             gone.close()
-            if len(self._spares) < MAX_SPARES and os.path.exists(gone.path):
+            if not self._is_tight and len(self._spares) < MAX_SPARES and os.path.exists(gone.path):
                 spare = gone.path.removesuffix(SUFFIX) + SPARE_SUFFIX
                 files.replace(gone.path, spare)
                 self._spares.append(spare)
             else:
                 files.remove(gone.path)
+        if self._is_tight:
+            self._reserve.take()
+            self._is_tight = not self._reserve.is_whole
 
     def drop_spares(self) -> None:
-        """Give the space of the spares back: nobody has needed one for a while."""
+        """Give the space of the spares back: nobody has needed one for a while, or somebody else needs it."""
         while self._spares:
             files.remove(self._spares.pop())
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final, NoReturn
 
 import msgspec
 
-from helios_fs.errors import HeliosError
+from helios_fs.errors import HeliosError, StoreFull
 from helios_fs.journal.journal import Frame, Journal
 from helios_fs.objects import record
 from helios_fs.objects.entry import Tree
@@ -41,6 +41,7 @@ from helios_fs.worktree.recovery import journal_directory
 from helios_fs.worktree.replay import CLOSES_EPOCH
 
 _BATCH: Final = 256
+_DELETES: Final = frozenset({record.UNLINK, record.SNAPSHOT_DELETE})
 _NICENESS: Final = 5
 
 
@@ -73,7 +74,7 @@ def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int
             outcome.sealed.pop(ino, None)
         outcome.sealed.update({sealed[0]: sealed for sealed in result.sealed})
         events.extend(_snapshot_events(frames, tree_id, outcome))
-        epoch += 1
+        epoch += sum(frame.kind in CLOSES_EPOCH for frame in frames)
         head = Head(branch, tree_id, closing.next_position, epoch)
     outcome.head = head
     events.append(HeadMoved(head))
@@ -82,13 +83,22 @@ def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int
 
 
 def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
-    """Group frames by the epochs that they close; what comes after the last closing record is not sealed yet."""
-    epoch: list[Frame] = []
+    """Group frames by the states that they must be sealed to: each snapshot's, and the last one of a closed epoch.
+
+    Epochs between which nobody took a snapshot become one, so that what was made in one and removed in the next is
+    never stored. What comes after the last closing record is not sealed yet.
+    """
+    group: list[Frame] = []
+    closed = 0
     for frame in frames:
-        epoch.append(frame)
-        if frame.kind in CLOSES_EPOCH:
-            yield epoch
-            epoch = []
+        group.append(frame)
+        if frame.kind == record.SNAPSHOT:
+            yield group
+            group, closed = [], 0
+        elif frame.kind in CLOSES_EPOCH:
+            closed = len(group)
+    if closed:
+        yield group[:closed]
 
 
 def _snapshot_events(frames: list[Frame], tree_id: bytes, outcome: Outcome) -> Iterator[RefEvent]:
@@ -146,9 +156,11 @@ def _receive(pipe: BinaryIO, requests: "SimpleQueue[messages.Request]") -> None:
 
     PR_SET_PDEATHSIG would not do: it goes by the daemon's thread that started us, and trio's threads come and go.
     """
-    while len(prefix := pipe.read(messages.LENGTH.size)) == messages.LENGTH.size:
-        requests.put(messages.decode_request(pipe.read(messages.LENGTH.unpack(prefix)[0])))
-    os._exit(0)
+    try:
+        while len(prefix := pipe.read(messages.LENGTH.size)) == messages.LENGTH.size:
+            requests.put(messages.decode_request(pipe.read(messages.LENGTH.unpack(prefix)[0])))
+    finally:
+        os._exit(0)
 
 
 def _serve(
@@ -183,6 +195,13 @@ def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int)
     head = store.refs.head(branch)
     journal = Journal.open(journal_directory(store, branch), head.lsn, writable=False)
     try:
+        return seal(store, writer, journal, branch, fence, lsn)
+    except StoreFull:
+        writer.discard()
+        # Once deletions are sealed, the journal lets go of what was deleted.
+        deletes = any(frame.kind in _DELETES for frame in journal.frames(head.lsn, lsn))
+        if not (deletes and store.reserve.spend()):
+            raise
         return seal(store, writer, journal, branch, fence, lsn)
     finally:
         journal.close()

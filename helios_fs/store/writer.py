@@ -55,6 +55,8 @@ class Writer:
         self._packs: list[PackAppender] = []
         """Those with something unpublished, and last the one that takes more."""
         self._names_synced = True
+        self._named = False
+        """Whether a publish was begun that may have taken effect although it failed."""
 
     def put(self, kind: int, payload: bytes) -> ObjectId:
         """Store an object and return its id; one that is there already costs a lookup. Durable after `publish`.
@@ -132,7 +134,10 @@ class Writer:
                 raise Fenced(f"branch {branch} has a newer owner (epoch {current}, not {fence})")
             return Published(branch, fence, extents, encode_events(events))
 
+        # From here on the ref log may name the extents, whatever becomes of the index.
+        self._named = True
         self._index.change(decide, self._written)
+        self._named = False
         self._written.clear()
         for pack in self._packs:
             pack.published = pack.length
@@ -141,7 +146,11 @@ class Writer:
             self._let_go()
 
     def discard(self) -> None:
-        """Forget everything that is not published."""
+        """Forget everything that is not published, and give its space back: a full disk may be why it never was."""
+        if not self._named:
+            for pack in self._packs:
+                if pack.length > pack.published:
+                    pack.cut_back(pack.published)
         self._buffer.clear()
         self._buffer_bytes = 0
         self._written.clear()

@@ -53,6 +53,8 @@ MAX_XATTR_VALUE_BYTES: Final = 65_536
 MAX_XATTR_LIST_BYTES: Final = 65_536
 MAX_XATTR_BYTES: Final = 512 * 1024
 """Names and values of one inode together: an entry must fit into one journal record, and into a page beside others."""
+MAX_BIND_STEPS: Final = 2048
+"""A step has 272 bytes at most, and a record's payload 1 MiB."""
 
 _now_ns = time.time_ns
 
@@ -75,12 +77,20 @@ class Worktree:
 
     # -- Appending ---------------------------------------------------------------------------------------------------
 
-    def _record(self, kind: int, flags: int, payload: bytes, change: Callable[..., Any], *arguments: Any) -> Any:
-        """Append a record without data, then apply it; the record's time is the last argument of `change`."""
+    def _check_healthy(self) -> None:
         if self.fault is not None:
             raise ReadOnly("the branch is read-only after a fault; unmount and mount it again")
+
+    def _record(
+        self, kind: int, flags: int, payload: bytes, change: Callable[..., Any], *arguments: Any, frees: bool = False
+    ) -> Any:
+        """Append a record without data, then apply it; the record's time is the last argument of `change`.
+
+        `frees` says that it leads to free space, and so is possible on a full disk.
+        """
+        self._check_healthy()
         now_ns = _now_ns()
-        self.journal.append(kind, flags, now_ns, payload)
+        self.journal.append(kind, flags, now_ns, payload, b"", frees)
         self.changed_in_epoch = True
         try:
             return change(self.index, *arguments, now_ns)
@@ -88,7 +98,7 @@ class Worktree:
             self.fault = error
             raise
 
-    def _bind(self, *inodes: Inode) -> None:
+    def _bind(self, *inodes: Inode, frees: bool = False) -> None:
         """Make sure that the journal says, in this epoch, where these inodes lie in the base."""
         epoch = self.index.epoch
         chain: list[Inode] = []
@@ -102,8 +112,10 @@ class Worktree:
             return
         root = self.index.root
         steps = [(i.ino, i.parent.ino if i.parent is not None else 0, i.name) for i in chain if i is not root]
-        if steps:
-            self.journal.append(record.BIND, 0, _now_ns(), record.pack_bind(steps))
+        for start in range(0, len(steps), MAX_BIND_STEPS):
+            self._check_healthy()
+            payload = record.pack_bind(steps[start : start + MAX_BIND_STEPS])
+            self.journal.append(record.BIND, 0, _now_ns(), payload, b"", frees)
             self.changed_in_epoch = True
         for inode in chain:
             inode.bound = epoch
@@ -169,9 +181,9 @@ class Worktree:
     def _drop_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
         epoch = self.index.epoch
         if parent.bound != epoch or inode.bound != epoch:
-            self._bind(parent, inode)
+            self._bind(parent, inode, frees=True)
         payload = record.pack_named(parent.ino, inode.ino, name)
-        self._record(record.UNLINK, 0, payload, apply.unlink, parent, name, inode)
+        self._record(record.UNLINK, 0, payload, apply.unlink, parent, name, inode, frees=True)
 
     def rename(
         self, old_parent: Inode, old_name: bytes, new_parent: Inode, new_name: bytes, exchange: bool, replace: bool
@@ -258,8 +270,7 @@ class Worktree:
 
     def write(self, inode: Inode, offset: int, data: bytes) -> int:
         """Write all of `data` at `offset` and return its length. Survives the death of the process on return."""
-        if self.fault is not None:
-            raise ReadOnly("the branch is read-only after a fault; unmount and mount it again")
+        self._check_healthy()
         end = offset + len(data)
         if end > MAX_FILE_BYTES:
             raise FileTooLarge("past the largest file size")
@@ -302,18 +313,18 @@ class Worktree:
                 raise FileTooLarge("past the largest file size")
             if size < inode.size and inode.allocated < inode.size:
                 content.covered(self.objects, inode, 0, size)
+        frees = bool(mask & record.SET_SIZE) and size < inode.size
         flags = 0
         if not inode.nlink:
             flags = record.ORPHAN
         elif inode.bound != self.index.epoch:
-            self._bind(inode)
+            self._bind(inode, frees=frees)
         # What 64 bits of nanoseconds cannot say becomes the nearest that they can, as on ext4 beyond 2446.
         atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)
         mtime_ns = min(max(mtime_ns, MIN_TIME_NS), MAX_TIME_NS)
         payload = record.pack_setattr(inode.ino, mask, mode, uid, gid, size, atime_ns, mtime_ns)
-        self._record(
-            record.SETATTR, flags, payload, apply.setattr_, inode, mask, mode, uid, gid, size, atime_ns, mtime_ns
-        )
+        changes = (inode, mask, mode, uid, gid, size, atime_ns, mtime_ns)
+        self._record(record.SETATTR, flags, payload, apply.setattr_, *changes, frees=frees)
 
     @staticmethod
     def getxattr(inode: Inode, name: bytes) -> bytes:
@@ -403,7 +414,7 @@ class Worktree:
     def freeze(self) -> int:
         """Close the epoch without a snapshot, so that the sealer can seal up to here; return its number."""
         epoch = self.index.epoch
-        self._record(record.FREEZE, 0, record.pack_freeze(epoch), _next_epoch)
+        self._record(record.FREEZE, 0, record.pack_freeze(epoch), _next_epoch, frees=True)
         self.changed_in_epoch = False
         self.journal.end_segment()
         return epoch
@@ -419,7 +430,7 @@ class Worktree:
         """Delete a snapshot; its space comes back once nothing else needs it."""
         self.snapshots.get(snapshot_id)
         payload = snapshot_id.encode()
-        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id)
+        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
 
 
 def _next_epoch(index: Index, now_ns: int) -> None:

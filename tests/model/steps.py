@@ -298,6 +298,10 @@ class Steps:
         by_number = {thing.inode: thing for _, thing in self.places(stat.S_IFREG)}
         self.open = [(inode, by_number.get(inode.ino, thing) if inode.nlink else thing) for inode, thing in self.open]
 
+    def freeze(self) -> None:
+        """Close an epoch that nobody seals yet, as a seal that failed has done."""
+        self.branch.worktree.freeze()
+
     def begin_seal(self) -> None:
         """Seal; the results come in later, step by step."""
         self.branch.begin_seal()
@@ -376,6 +380,6 @@ STEPS: list[str] = [
     *["create", "write", "seal"] * 4,
     *["truncate", "remove", "rename", "link", "snapshot", "reopen", "look_at_snapshot"] * 3,
     *["begin_seal", "step_seal", "step_seal", "finish_seal", "look_up", "forget_all", "open_file", "write_open"] * 2,
-    *["chmod", "setxattr", "close_file", "delete_snapshot", "restore", "restore"],
+    *["freeze", "chmod", "setxattr", "close_file", "delete_snapshot", "restore", "restore"],
 ]
 """Names of the steps, each as often as it is to be likely."""

@@ -19,13 +19,14 @@ PATIENCE_SECONDS = 60
 class Workspace:
     """A store and its mountpoint below one folder."""
 
-    def __init__(self, helios: Helios, folder: Path) -> None:
-        """Make the store; nothing is mounted yet."""
+    def __init__(self, helios: Helios, folder: Path, make_store: bool = True) -> None:
+        """Make the store, unless the caller brings one; nothing is mounted yet."""
         self.path = folder / "workspace"
         self.store = folder / "workspace-store"
         self.helios = helios
         self.path.mkdir()
-        helios("init", self.store, check=True)
+        if make_store:
+            helios("init", self.store, check=True)
 
     def mount(self) -> None:
         """Mount, also over what a daemon that was killed has left."""

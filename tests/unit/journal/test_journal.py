@@ -15,6 +15,10 @@ from helios_fs.journal.segment import HEADER_BYTES as SEGMENT_HEADER_BYTES
 from helios_fs.store import files
 
 
+def segments(directory: str | Path) -> list[str]:
+    return [name for name in os.listdir(directory) if name.endswith(".seg")]
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> str:
     """Return where a journal may be made."""
@@ -79,7 +83,7 @@ def test_frames_run_on_over_segments(directory: str, small_segments: None) -> No
     journal = Journal.create(directory, 0)
     for number in range(50):
         journal.append(1, 0, 0, b"%03d" % number, b"x" * number)
-    assert len(os.listdir(directory)) > 10
+    assert len(segments(directory)) > 10
     everything = list(journal.frames(0))
     assert [f.payload for f in everything] == [b"%03d" % n for n in range(50)]
     assert payloads(journal.frames(everything[20].position)) == [b"%03d" % n for n in range(20, 50)]
@@ -101,7 +105,7 @@ def test_a_torn_tail_is_cut_off(directory: str, lost: int) -> None:
     journal.append(1, 0, 0, b"second", b"more data")
     end = journal.end
     journal.close()
-    (name,) = os.listdir(directory)
+    (name,) = segments(directory)
     os.truncate(os.path.join(directory, name), end + SEGMENT_HEADER_BYTES - lost)
     again, found = reopened(directory)
     assert found == ([b"first"] if lost <= end - second else [])
@@ -118,7 +122,7 @@ def test_every_flipped_byte_is_noticed(directory: str) -> None:
     journal.append(1, 0, 5, b"second", b"some data")
     end = journal.end
     journal.close()
-    (name,) = os.listdir(directory)
+    (name,) = segments(directory)
     path = os.path.join(directory, name)
     whole = Path(path).read_bytes()
     for offset in range(start + SEGMENT_HEADER_BYTES, end + SEGMENT_HEADER_BYTES):
@@ -135,7 +139,7 @@ def test_damaged_data_is_never_returned(directory: str) -> None:
     journal = Journal.create(directory, 0)
     data = os.urandom(100_000)
     position = journal.append(1, 0, 0, b"", data)
-    (name,) = os.listdir(directory)
+    (name,) = segments(directory)
     with open(os.path.join(directory, name), "r+b") as file:
         file.seek(SEGMENT_HEADER_BYTES + position + 40_000)
         file.write(bytes([data[40_000] ^ 1]))
@@ -225,7 +229,7 @@ def test_sync_covers_every_segment(directory: str, small_segments: None) -> None
 
     files.set_fault(counting)
     assert journal.sync() == journal.end
-    assert len(synced) == len(os.listdir(directory)) + 1
+    assert len(synced) == len(segments(directory)) + 1
     assert synced[-1] == directory
     synced.clear()
     assert journal.sync() == journal.end
@@ -267,9 +271,9 @@ def test_a_dropped_segment_can_still_be_read_where_it_must(directory: str, small
     position = journal.append(1, 0, 0, b"a", b"z" * 5000)
     journal.append(1, 0, 0, b"b", b"z" * 300)
     journal.end_segment()
-    before = len(os.listdir(directory))
+    before = len(segments(directory))
     journal.drop_below(journal.end, keep_open=True)
-    assert len(os.listdir(directory)) == before - 2
+    assert len(segments(directory)) == before - 2
     assert journal.read_data(position, 5000, 0, 5000) == b"z" * 5000
     journal.drop_below(journal.end, keep_open=False)
     with pytest.raises(CorruptObject):
@@ -300,7 +304,7 @@ def test_what_is_not_a_journal_is_refused(directory: str, small_segments: None) 
     journal.close()
     with pytest.raises(CorruptObject, match="does not reach"):
         Journal.open(directory, end + 10_000)
-    names = sorted(os.listdir(directory))
+    names = sorted(segments(directory))
     path = Path(directory, names[1])
     whole = path.read_bytes()
     path.write_bytes(whole[:10] + b"!" + whole[11:])
@@ -320,7 +324,7 @@ def test_damage_before_the_last_segment_is_not_a_torn_tail(directory: str, small
     for number in range(20):
         journal.append(1, 0, 0, b"%03d" % number, b"x" * 50)
     journal.close()
-    first = Path(directory, min(os.listdir(directory)))
+    first = Path(directory, min(segments(directory)))
     damaged = bytearray(first.read_bytes())
     damaged[SEGMENT_HEADER_BYTES + HEADER_BYTES] ^= 1
     first.write_bytes(damaged)
