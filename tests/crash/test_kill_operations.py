@@ -26,7 +26,7 @@ from tests.crash import random_operations
 from tests.crash.random_operations import Script, Step, perform
 from tests.mount.mounted import PATIENCE_SECONDS, Killer, Workspace
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.timeout(3600)]
 
 Described = dict[str, tuple[object, ...]]
 
