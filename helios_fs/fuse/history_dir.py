@@ -37,8 +37,9 @@ from helios_fs.fuse.nodes import LATEST_NODEID, SNAPSHOTS_NODEID, VIEW_SHIFT, No
 from helios_fs.objects.entry import name_hash
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.objects.snapshot import Snapshot
+from helios_fs.worktree.inode import MAX_NAME_BYTES
 from helios_fs.worktree.snapshots import LATEST
-from helios_fs.worktree.worktree import MAX_NAME_BYTES, Worktree
+from helios_fs.worktree.worktree import Worktree
 
 BRANCHES: Final = b".branches"
 _DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755

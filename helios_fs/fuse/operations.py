@@ -28,8 +28,7 @@ from helios_fs.fuse.file_requests import FileRequests
 from helios_fs.fuse.nodes import VIEW_SHIFT
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.worktree.index import overlay_names
-from helios_fs.worktree.inode import Inode
-from helios_fs.worktree.worktree import MAX_NAME_BYTES
+from helios_fs.worktree.inode import MAX_NAME_BYTES, Inode
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2

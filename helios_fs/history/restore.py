@@ -74,10 +74,12 @@ class Restore:
         Raises NoSuchEntry for a path that neither has.
         """
         now, then = self._objects.tree(now_id), self._objects.tree(then_id)
-        wanted = [tuple(part for part in path.split(b"/") if part not in (b"", b".")) for path in paths] or [()]
+        wanted = {tuple(part for part in path.split(b"/") if part not in (b"", b".")) for path in paths} or {()}
         plan = Plan([], [], {}, then)
-        for path in wanted:
-            plan.steps.extend(self._one_path(now, then, path))
+        made: set[Path] = set()
+        for path in sorted(wanted):
+            if not any(path[:depth] in wanted for depth in range(len(path))):
+                plan.steps.extend(self._one_path(now, then, path, made))
         for step in plan.steps:
             is_new = step.now is None or (step.then is not None and step.now.ino != step.then.ino)
             if is_new and step.then is not None and step.then.is_directory and step.then.content:
@@ -100,43 +102,57 @@ class Restore:
             plan.whole[directory.ino] = frozenset(entry.ino for entry in below if isinstance(entry, Entry))
 
     def _below(self, content: bytes) -> Iterator[Entry | int]:
-        for _, value in maps.scan(self._objects, content):
-            entry = decode_entry(value)
-            yield entry
-            if isinstance(entry, Entry) and entry.is_directory and entry.content:
-                yield from self._below(entry.content)
+        pending = [content]
+        while pending:
+            for _, value in maps.scan(self._objects, pending.pop()):
+                entry = decode_entry(value)
+                yield entry
+                if isinstance(entry, Entry) and entry.is_directory and entry.content:
+                    pending.append(entry.content)
 
     def _linked_below(self, tree: Tree, path: Path) -> Iterator[int]:
-        here: Entry | None = tree.root
-        for name in path:
-            here = self._child(tree, here, name) if here is not None else None
+        here = self._find(tree, path)
         if here is not None and here.is_directory and here.content:
             yield from (entry for entry in self._below(here.content) if isinstance(entry, int))
 
-    def _one_path(self, now: Tree, then: Tree, path: Path) -> Iterator[Step]:
-        a, b = now.root, then.root
-        here: Entry | None = a
-        for depth, name in enumerate(path):
-            there = self._child(then, b, name)
-            former = self._child(now, here, name) if here is not None else None
-            if there is None:
-                if former is not None and depth == len(path) - 1:
-                    yield Step(path, former, None)
-                    return
+    def _one_path(self, now: Tree, then: Tree, path: Path, made: set[Path]) -> Iterator[Step]:
+        """Yield what to do for one path; `made` are the missing directories that earlier paths bring back."""
+        wanted, former = self._find(then, path), self._find(now, path)
+        if wanted is None:
+            if former is None:
                 text = b"/".join(path).decode(errors="replace")
                 raise NoSuchEntry(f"{text}: neither the snapshot nor the working tree has it")
-            b, here = there, former
-            if depth < len(path) - 1 and (here is None or not here.is_directory):
-                # A directory on the way is missing: it comes back with nothing but this path in it.
-                yield Step(path[: depth + 1], here, msgspec.structs.replace(b, content=b"", size=0, nlink=2))
+            yield Step(path, former, None)
+            return
+        b = then.root
+        here: Entry | None = now.root
+        for depth in range(1, len(path)):
+            above = self._child(then, b, path[depth - 1])
+            present = None if here is None else self._child(now, here, path[depth - 1])
+            assert above is not None
+            b, here = above, present
+            if here is None or not here.is_directory:
+                # A directory on the way is missing: it comes back with nothing but what was asked for in it.
+                if path[:depth] not in made:
+                    made.add(path[:depth])
+                    yield Step(path[:depth], here, msgspec.structs.replace(b, content=b"", size=0, nlink=2))
                 here = None
-        if here is None or here.ino != b.ino or here.is_directory != b.is_directory:
-            yield Step(path, here, b)
-        else:
-            if here != b:
-                yield Step(path, here, b)
-            if b.is_directory:
-                yield from self._directory(now, then, path, here.content, b.content)
+        yield from self._what_differs(now, then, path, former, wanted)
+
+    def _what_differs(self, now: Tree, then: Tree, path: Path, former: Entry | None, wanted: Entry) -> Iterator[Step]:
+        if former is None or former.ino != wanted.ino or former.is_directory != wanted.is_directory:
+            yield Step(path, former, wanted)
+            return
+        if former != wanted:
+            yield Step(path, former, wanted)
+        if wanted.is_directory:
+            yield from self._directory(now, then, path, former.content, wanted.content)
+
+    def _find(self, tree: Tree, path: Path) -> Entry | None:
+        here: Entry | None = tree.root
+        for name in path:
+            here = self._child(tree, here, name) if here is not None else None
+        return here
 
     def _child(self, tree: Tree, directory: Entry, name: bytes) -> Entry | None:
         if not directory.is_directory or not directory.content:
@@ -149,13 +165,17 @@ class Restore:
         return linked_entry(self._objects, tree.links, entry) if isinstance(entry, int) else entry
 
     def _directory(self, now: Tree, then: Tree, path: Path, a: bytes, b: bytes) -> Iterator[Step]:
-        for key, before, after in maps.differences(self._objects, a, b):
-            former = None if before is None else self._entry(now, before)
-            wanted = None if after is None else self._entry(then, after)
-            here = (*path, key[8:])
-            yield Step(here, former, wanted)
-            if former is not None and wanted is not None and former.ino == wanted.ino and wanted.is_directory:
-                yield from self._directory(now, then, here, former.content, wanted.content)
+        """Yield what differs below two directories; what lies above comes before what lies below it."""
+        pending = [(path, a, b)]
+        while pending:
+            path, a, b = pending.pop()
+            for key, before, after in maps.differences(self._objects, a, b):
+                former = None if before is None else self._entry(now, before)
+                wanted = None if after is None else self._entry(then, after)
+                here = (*path, key[8:])
+                yield Step(here, former, wanted)
+                if former is not None and wanted is not None and former.ino == wanted.ino and wanted.is_directory:
+                    pending.append((here, former.content, wanted.content))
 
     # -- Changing ----------------------------------------------------------------------------------------------------
 
@@ -207,16 +227,19 @@ class Restore:
             self._remove(parent, path[-1], inode)
 
     def _remove(self, parent: Inode, name: bytes, inode: Inode) -> None:
-        if inode.is_directory:
-            children = [found for _, found in self._index.listing(inode, 0, overlay_names(inode))]
-            for child_name in children:
-                child = self._index.find(inode, child_name)
-                if child is not None:
-                    self._remove(inode, child_name, child)
-            self._worktree.rmdir(parent, name)
-        else:
-            self._worktree.unlink(parent, name)
-        self._changed.names.append((parent.ino, name, inode.ino))
+        found = [(parent, name, inode)]
+        for _, _, here in found:
+            if here.is_directory:
+                for _, child_name in list(self._index.listing(here, 0, overlay_names(here))):
+                    child = self._index.find(here, child_name)
+                    if child is not None:
+                        found.append((here, child_name, child))
+        for above, called, here in reversed(found):
+            if here.is_directory:
+                self._worktree.rmdir(above, called)
+            else:
+                self._worktree.unlink(above, called)
+            self._changed.names.append((above.ino, called, here.ino))
 
     def _bring_back(self, path: Path, entry: Entry) -> None:
         parent = self._walk(path[:-1])
@@ -230,26 +253,41 @@ class Restore:
         self._changed.names.append((parent.ino, name, 0))
 
     def _place(self, parent: Inode, name: bytes, entry: Entry) -> None:
-        """Put a stored entry under a free name: as another name of an inode that is there, or as it was."""
+        """Put a stored entry, with all that lies below it, under a free name."""
+        pending = [(parent, name, entry)]
+        bare: list[tuple[Inode, Entry]] = []
+        while pending:
+            above, called, wanted = pending.pop()
+            directory = self._place_one(above, called, wanted)
+            if directory is not None:
+                bare.append((directory, wanted))
+                below = maps.scan(self._objects, wanted.content)
+                pending.extend((directory, key[8:], self._entry(self._plan.then, value)) for key, value in below)
+        for directory, wanted in bare:
+            self._worktree.assume(directory, msgspec.structs.replace(wanted, ino=directory.ino))
+
+    def _place_one(self, parent: Inode, name: bytes, entry: Entry) -> Inode | None:
+        """Put it there as another name of an inode that is there, or as it was.
+
+        Returns a directory that could not come back whole and is empty now.
+        """
         if entry.nlink > 1 and not entry.is_directory:
             other = self._brought_back.get(entry.ino) or self._live_link(entry.ino)
             if other is not None:
                 self._worktree.link(other, parent, name)
-                return
+                return None
         number = entry.ino if entry.ino not in self._worktree.inodes else self._worktree.take_ino()
         if not entry.is_directory:
             inode = self._worktree.graft(parent, name, msgspec.structs.replace(entry, ino=number, nlink=1))
             self._brought_back[entry.ino] = inode
-            return
+            return None
         below = self._plan.whole.get(entry.ino)
         if not entry.content or (below is not None and below.isdisjoint(self._worktree.inodes)):
             self._worktree.graft(parent, name, msgspec.structs.replace(entry, ino=number))
-            return
-        bare = msgspec.structs.replace(entry, ino=number, content=b"", size=0, nlink=2)
-        directory = self._worktree.graft(parent, name, bare)
-        for key, value in maps.scan(self._objects, entry.content):
-            self._place(directory, key[8:], self._entry(self._plan.then, value))
-        self._worktree.assume(directory, msgspec.structs.replace(entry, ino=number))
+            return None
+        return self._worktree.graft(
+            parent, name, msgspec.structs.replace(entry, ino=number, content=b"", size=0, nlink=2)
+        )
 
     def _live_link(self, ino: int) -> Inode | None:
         inode = self._index.inodes.get(ino)

@@ -17,6 +17,8 @@ import immutables
 
 from helios_fs.objects.entry import Entry
 
+MAX_NAME_BYTES: Final = 255
+MAX_FILE_BYTES: Final = (1 << 63) - 1
 UNCUT: Final = 1 << 63
 """`low` of a file that was not made shorter."""
 

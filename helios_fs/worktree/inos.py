@@ -27,8 +27,9 @@ class Inos:
             self._refill = threading.Thread(target=self._fetch, daemon=True)
             self._refill.start()
         if not self._left:
-            if self._refill is not None:
-                self._refill.join()
+            refill = self._refill
+            if refill is not None:
+                refill.join()
                 self._refill = None
             if self._next is None:
                 raise StoreFault("no inode numbers could be reserved")

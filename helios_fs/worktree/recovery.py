@@ -12,7 +12,7 @@ from helios_fs.errors import CorruptObject, NoSuchEntry
 from helios_fs.journal.journal import Frame, Journal
 from helios_fs.objects import record
 from helios_fs.objects.entry import Tree, encode_tree
-from helios_fs.objects.ids import KIND_TREE, ROOT_INO
+from helios_fs.objects.ids import KIND_TREE, ROOT_INO, looks_like_snapshot_id
 from helios_fs.objects.snapshot import MAIN_BRANCH, Head, HeadMoved, decode_snapshot
 from helios_fs.store.store import Store
 from helios_fs.worktree.index import Index
@@ -80,15 +80,20 @@ def recover(store: Store, branch: str, progress: Callable[[int, int], None] | No
 
 
 def replay_snapshots(index: Index, snapshots: Snapshots, frame: Frame) -> None:
-    """Apply what a record says of snapshots and epochs."""
-    if frame.kind == record.SNAPSHOT:
-        snapshots.add(decode_snapshot(frame.payload))
-    elif frame.kind == record.SNAPSHOT_RENAME:
-        snapshots.rename(*record.unpack_snapshot_rename(frame.payload))
-    elif frame.kind == record.SNAPSHOT_DELETE:
-        try:
+    """Apply what a record says of snapshots and epochs. Raises CorruptObject where it does not fit (Y1)."""
+    try:
+        if frame.kind == record.SNAPSHOT:
+            snapshot = decode_snapshot(frame.payload)
+            if snapshot.epoch != index.epoch or not looks_like_snapshot_id(snapshot.id):
+                raise CorruptObject(f"the record at {frame.position:#x} is no snapshot of epoch {index.epoch}")
+            snapshots.add(snapshot)
+        elif frame.kind == record.SNAPSHOT_RENAME:
+            snapshots.rename(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_DELETE:
             snapshots.delete(frame.payload.decode("ascii"))
-        except UnicodeDecodeError as error:
-            raise CorruptObject(f"the record at {frame.position:#x} names no snapshot") from error
+        elif frame.kind == record.FREEZE and record.unpack_freeze(frame.payload) != index.epoch:
+            raise CorruptObject(f"the record at {frame.position:#x} does not close epoch {index.epoch}")
+    except (UnicodeDecodeError, NoSuchEntry) as error:
+        raise CorruptObject(f"the record at {frame.position:#x} names no snapshot") from error
     if frame.kind in CLOSES_EPOCH:
         index.epoch += 1

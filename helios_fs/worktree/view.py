@@ -75,28 +75,33 @@ class View:
 
     def current(self, node: Inode) -> Inode:
         """Return `node`, looked at again where a seal has moved the base since. Raises ColdObject."""
-        if node.bound != _STALE:
-            return node
-        state: State | Entry
+        stale: list[Inode] = []
+        here: Inode | None = node
+        while here is not None and here.bound == _STALE:
+            stale.append(here)
+            here = here.parent
+        while stale:
+            self._look_again(stale.pop())
+        return node
+
+    def _look_again(self, node: Inode) -> None:
+        state: State | Entry | None
         if node.ino == ROOT_INO:
             state = self._root()
         elif node.parent is None:
             state = self._linked(node.ino)
         else:
-            found = self._look_up(self.current(node.parent), node.name)
-            if isinstance(found, _Superseded) or found is None:
+            state = self._resolve(node.parent, node.name)
+            if state is None:
                 raise CorruptObject(f"the snapshot does not hold {node.name!r} any more")
-            state = found
         if isinstance(state, Entry):
             node.load(state)
         else:
             state.copy_to(node)
         node.bound = 0
-        return node
 
-    def find(self, parent: Inode, name: bytes) -> Inode | None:
-        """Return what `name` means in a directory of this view, or None. Raises ColdObject."""
-        parent = self.current(parent)
+    def _resolve(self, parent: Inode, name: bytes) -> State | Entry | None:
+        """Return what a name in a directory that is current means in this snapshot."""
         state = self._look_up(parent, name)
         if isinstance(state, _Superseded):
             # The seal that runs now has moved this directory's base; it comes to directories first.
@@ -104,6 +109,12 @@ class View:
             state = self._look_up(self.current(parent), name)
             if isinstance(state, _Superseded):
                 raise CorruptObject(f"the snapshot does not hold {name!r} any more")
+        return state
+
+    def find(self, parent: Inode, name: bytes) -> Inode | None:
+        """Return what `name` means in a directory of this view, or None. Raises ColdObject."""
+        parent = self.current(parent)
+        state = self._resolve(parent, name)
         if state is None:
             return None
         node = self.nodes.get(state.ino)

@@ -39,12 +39,10 @@ from helios_fs.objects.snapshot import Snapshot, encode_snapshot
 from helios_fs.store.objects import Objects
 from helios_fs.worktree import apply, content
 from helios_fs.worktree.index import Index
-from helios_fs.worktree.inode import Inode
+from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
 from helios_fs.worktree.inos import Inos
 from helios_fs.worktree.snapshots import Snapshots
 
-MAX_NAME_BYTES: Final = 255
-MAX_FILE_BYTES: Final = (1 << 63) - 1
 MIN_TIME_NS: Final = -(1 << 63)
 MAX_TIME_NS: Final = (1 << 63) - 1
 """The years 1677 to 2262."""
