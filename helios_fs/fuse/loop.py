@@ -192,21 +192,9 @@ class _Seam:
         self._poll = poller.poll
 
 
-_running: _Baton | None = None
-
-
 def seam_is_open() -> bool:
     """Tell whether this pyfuse3 is one that the substitute was tested with, and nobody else took its place."""
     return pyfuse3.__version__.startswith(_TESTED_VERSIONS) and _module().get("trio") is trio
-
-
-def about_to_wait() -> None:
-    """Let another worker read requests from now on; for a handler that is about to wait.
-
-    Never needed (L3): the handler's first real wait does it. Outside of `run` it does nothing.
-    """
-    if _running is not None:
-        _running.wake_one()
 
 
 async def run(min_tasks: int = 1, max_tasks: int = 99) -> None:
@@ -215,7 +203,6 @@ async def run(min_tasks: int = 1, max_tasks: int = 99) -> None:
     At most `max_tasks` requests wait at one time; beyond `min_tasks` idle workers end. Where the seam is closed it is
     pyfuse3's own loop, slower and otherwise the same; the log says so once.
     """
-    global _running  # noqa: PLW0603 - pyfuse3 has one session in a process, and so one loop
     if not seam_is_open():
         _log.warning("pyfuse3 %s was not tested with the fast request loop; using its own", pyfuse3.__version__)
         await pyfuse3.main(min_tasks, max_tasks)
@@ -223,13 +210,11 @@ async def run(min_tasks: int = 1, max_tasks: int = 99) -> None:
     baton = _Baton()
     module = _module()
     module["trio"] = _Seam(baton)
-    _running = baton
     trio.lowlevel.add_instrument(baton)
     try:
         await pyfuse3.main(min_tasks, max_tasks)
     finally:
         trio.lowlevel.remove_instrument(baton)
-        _running = None
         module["trio"] = trio
 
 

@@ -294,7 +294,3 @@ def test_a_descriptor_that_is_always_readable_leaves_others_their_turn() -> None
         os.close(writing)
 
     trio.run(main)
-
-
-def test_about_to_wait_outside_of_a_loop_does_nothing() -> None:
-    loop.about_to_wait()
