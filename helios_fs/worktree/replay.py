@@ -3,8 +3,8 @@
 The mount uses it to rebuild memory after a crash, the sealer to seal: the same code, so that no path runs only after
 a crash.
 
-Y1. A record that does not fit the state it meets is damage: CorruptObject, and nothing after it is applied. Checked is
-    what memory can tell: a name that only the base has is not looked for.
+Y1. A record that does not fit the state it meets is damage: CorruptObject, and nothing after it is applied. A name
+    that is to be free is looked for in memory only, so that replay need not read the base for it.
 """
 
 import stat
@@ -74,10 +74,9 @@ def _check_unused(index: Index, ino: int, frame: Frame) -> None:
     _check(present is None or not present.nlink, frame, f"inode {ino} is there already")
 
 
-def _check_named(directory: Inode, name: bytes, inode: Inode, frame: Frame) -> None:
+def _check_named(index: Index, directory: Inode, name: bytes, inode: Inode, frame: Frame) -> None:
     if inode.linked:
-        dirent = directory.names.get(name) if directory.names is not None else None
-        named = dirent is None or dirent[0] is inode
+        named = index.find(directory, name) is inode
     else:
         named = inode.parent is directory and inode.name == name
     _check(named, frame, f"{name!r} is not inode {inode.ino}")
@@ -134,7 +133,7 @@ def _setattr(index: Index, frame: Frame) -> None:
 def _unlink(index: Index, frame: Frame) -> None:
     parent, ino, name = record.unpack_named(frame.payload)
     directory, inode = _directory(index, parent, frame), _inode(index, ino, frame)
-    _check_named(directory, name, inode, frame)
+    _check_named(index, directory, name, inode, frame)
     _check(not inode.is_directory or not inode.size, frame, "the directory is not empty")
     apply.unlink(index, directory, name, inode, frame.time_ns)
 
@@ -144,14 +143,14 @@ def _rename(index: Index, frame: Frame) -> None:
     source, target = _directory(index, old_parent, frame), _directory(index, new_parent, frame)
     inode = _inode(index, ino, frame)
     other = _inode(index, replaced, frame) if replaced else None
-    _check_named(source, old_name, inode, frame)
+    _check_named(index, source, old_name, inode, frame)
     _check(other is not inode, frame, "both names are one inode's")
     if inode.is_directory:
         _check_outside(target, inode, frame)
     if other is None:
         _check_free(target, new_name, frame)
     else:
-        _check_named(target, new_name, other, frame)
+        _check_named(index, target, new_name, other, frame)
     if flags & record.EXCHANGE:
         if other is None:
             raise CorruptObject(f"the journal's record at {frame.position:#x} exchanges a name with nothing")
