@@ -75,10 +75,10 @@ def _check_unused(index: Index, ino: int, frame: Frame) -> None:
 
 
 def _check_named(index: Index, directory: Inode, name: bytes, inode: Inode, frame: Frame) -> None:
+    named = inode.parent is directory and inode.name == name
     if inode.linked:
+        # It has several names, and keeps none of them in mind.
         named = index.find(directory, name) is inode
-    else:
-        named = inode.parent is directory and inode.name == name
     _check(named, frame, f"{name!r} is not inode {inode.ino}")
 
 

@@ -79,15 +79,14 @@ class Branch:
         tree = objects.tree(self.store.refs.head("main").tree)
         names: Counter[int] = Counter()
 
-        def visit(content: bytes) -> None:
-            for _, value in maps.scan(objects, content):
+        pending = [tree.root.content]
+        while pending:
+            for _, value in maps.scan(objects, pending.pop()):
                 entry = decode_entry(value)
                 if isinstance(entry, int):
                     names[entry] += 1
                 elif entry.is_directory and entry.content:
-                    visit(entry.content)
-
-        visit(tree.root.content)
+                    pending.append(entry.content)
         table = [(int.from_bytes(key, "big"), decode_entry(value)) for key, value in maps.scan(objects, tree.links)]
         assert names == {ino: entry.nlink for ino, entry in table if isinstance(entry, Entry)}
 
