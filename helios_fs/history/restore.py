@@ -78,6 +78,9 @@ class Restore:
         plan = Plan([], [], {}, then)
         made: set[Path] = set()
         for path in sorted(wanted):
+            if self._find(then, path) is None and self._find(now, path) is None:
+                text = b"/".join(path).decode(errors="replace")
+                raise NoSuchEntry(f"{text}: neither the snapshot nor the working tree has it")
             if not any(path[:depth] in wanted for depth in range(len(path))):
                 plan.steps.extend(self._one_path(now, then, path, made))
         for step in plan.steps:
@@ -119,9 +122,6 @@ class Restore:
         """Yield what to do for one path; `made` are the missing directories that earlier paths bring back."""
         wanted, former = self._find(then, path), self._find(now, path)
         if wanted is None:
-            if former is None:
-                text = b"/".join(path).decode(errors="replace")
-                raise NoSuchEntry(f"{text}: neither the snapshot nor the working tree has it")
             yield Step(path, former, None)
             return
         b = then.root
