@@ -177,7 +177,7 @@ class HistoryDir:
     # -- Reading -----------------------------------------------------------------------------------------------------
 
     def _hold(self, nodeid: int) -> None:
-        if nodeid >> VIEW_SHIFT and nodeid not in (SNAPSHOTS_NODEID, LATEST_NODEID):
+        if nodeid != SNAPSHOTS_NODEID:
             self._nodes.locate(nodeid)[1].holds += 1
 
     def open_file(self, nodeid: int) -> None:
@@ -319,7 +319,7 @@ class HistoryDir:
         return shown.snapshot_id
 
     def _named(self, name: bytes) -> Snapshot:
-        snapshot = self._snapshots.find(name)
+        snapshot = self._snapshots.latest() if name == LATEST else self._snapshots.find(name)
         if snapshot is None:
             raise NoSuchEntry("no such snapshot")
         if self._read_only:
