@@ -88,7 +88,7 @@ def _names(directory: Path, count: int, add: Add) -> None:
 def _small_writes(directory: Path, count: int, add: Add) -> None:
     path = f"{directory}/small"
     record = b"y" * 100
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     add("append 100 bytes", _each(lambda _: os.write(fd, record), [path] * count))
     os.close(fd)
 
@@ -111,9 +111,13 @@ def _small_writes(directory: Path, count: int, add: Add) -> None:
 
 def _streams(directory: Path, mebibytes: int, add: Add) -> None:
     path = f"{directory}/stream"
-    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     turns = [path] * mebibytes
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
     add("write 1 MiB, sequential", _each(lambda _: os.write(fd, _MEBIBYTE), turns))
+    os.close(fd)
+    fd = os.open(path, os.O_RDWR)
+    overwrite = "write 1 MiB over it, through a descriptor that may also read"
+    add(overwrite, _each(lambda _: os.write(fd, _MEBIBYTE), turns))
     # The mount's pages go; what lies below it may still have them in memory, except for the disk itself.
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -65,6 +65,10 @@ class Durability:
         else:
             self._mappable.pop(inode, None)
 
+    def is_mappable(self, inode: Inode) -> bool:
+        """Tell whether a shared mapping of a file may be written."""
+        return inode in self._mappable
+
     @property
     def has_mappable(self) -> bool:
         """Whether `write_back` has anything to ask for."""

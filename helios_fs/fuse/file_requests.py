@@ -1,4 +1,9 @@
-"""Requests on the content and the attributes of an inode that the kernel has looked up."""
+"""Requests on the content and the attributes of an inode that the kernel has looked up.
+
+O4. A descriptor that can only write passes the kernel's pages by (FOPEN_DIRECT_IO), unless the file is open for a
+    mapping that may store into the same pages, or has something that the kernel takes away on a write: set-id bits,
+    capabilities. Where those come later it is we who take them away. Why: docs/decisions/direct-writes.md.
+"""
 
 import errno
 import os
@@ -11,13 +16,18 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from helios_fs.errors import InvalidArgument, NotSupported
 from helios_fs.fuse import attributes
-from helios_fs.fuse.nodes import NODEID_MASK, WRITABLE_HANDLE
+from helios_fs.fuse.nodes import DIRECT_HANDLE, NODEID_MASK, WRITABLE_HANDLE
 from helios_fs.fuse.requests import Requests
+from helios_fs.fuse.transport import may_write_directly
 from helios_fs.objects import record
 from helios_fs.worktree.inode import Inode
 
 # pyfuse3 copies it into its reply before any other handler can run, as it does with attributes.
 _info: Final = FileInfo(keep_cache=True)
+
+_CAPABILITIES: Final = b"security.capability"
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+_DIRECT: Final = may_write_directly()
 
 _NAMESPACES: Final = frozenset({b"user", b"trusted", b"security"})
 """Of extended attributes (xattr(7)); the kernel has checked who may use them."""
@@ -31,10 +41,17 @@ class FileRequests(Requests):
     def _open(self, inode: Inode, flags: int) -> FileInfo:
         inode.holds += 1
         fh = inode.ino
-        if flags & os.O_ACCMODE == os.O_RDWR:
+        direct = False
+        access = flags & os.O_ACCMODE
+        if access == os.O_RDWR:
             self._durability.opened_for_mapping(inode)
             fh |= WRITABLE_HANDLE
+        elif access == os.O_WRONLY and _DIRECT:
+            direct = not (_has_privileges(inode) or self._durability.is_mappable(inode))
+            if direct:
+                fh |= DIRECT_HANDLE
         _info.fh = fh
+        _info.direct_io = direct
         return _info
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
@@ -46,6 +63,7 @@ class FileRequests(Requests):
                     raise FUSEError(errno.EROFS)
                 self._history.open_file(inode)
                 _info.fh = inode
+                _info.direct_io = False
                 return _info
             if self._read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
                 raise FUSEError(errno.EROFS)
@@ -58,9 +76,9 @@ class FileRequests(Requests):
     def _empty(self, inode: Inode, uid: int) -> None:
         """Cut a file that is being opened. The kernel leaves its set-id bits to us then, and keeps them in mind."""
         mask, mode = record.SET_SIZE, inode.mode
-        if uid != 0 and mode & (stat.S_ISUID | stat.S_ISGID):
+        if uid != 0 and mode & _SET_ID:
             mask |= record.SET_MODE
-            mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+            mode = _without_set_id(mode)
         self._worktree.setattr(inode, mask, mode=mode, size=0)
         if mask & record.SET_MODE:
             pyfuse3.invalidate_inode(inode.ino, attr_only=True)
@@ -90,9 +108,21 @@ class FileRequests(Requests):
         try:
             if self._worktree.journal.end > self.throttle_at:
                 await self.throttle()
-            return self._worktree.write(self._inodes[fh & NODEID_MASK], off, buf)
+            inode = self._inodes[fh & NODEID_MASK]
+            if fh & DIRECT_HANDLE and _has_privileges(inode):
+                self._lose_privileges(inode)
+            return self._worktree.write(inode, off, buf)
         except Exception as error:
             return await self._again(error, self.write, fh, off, buf)
+
+    def _lose_privileges(self, inode: Inode) -> None:
+        """Take away what a file that is written must not keep, whoever writes: pyfuse3 does not say who it is."""
+        mode = _without_set_id(inode.mode)
+        if mode != inode.mode:
+            self._worktree.setattr(inode, record.SET_MODE, mode=mode)
+            pyfuse3.invalidate_inode(inode.ino, attr_only=True)
+        if inode.xattrs is not None and _CAPABILITIES in inode.xattrs:
+            self._worktree.removexattr(inode, _CAPABILITIES)
 
     async def flush(self, fh: int) -> None:
         """Never again: write has told of every error already."""
@@ -204,3 +234,12 @@ class FileRequests(Requests):
         reply.f_favail = disk.f_favail
         reply.f_namemax = 255
         return reply
+
+
+def _has_privileges(inode: Inode) -> bool:
+    """Tell whether a file has something that it loses when it is written."""
+    return bool(inode.mode & _SET_ID) or (inode.xattrs is not None and _CAPABILITIES in inode.xattrs)
+
+
+def _without_set_id(mode: int) -> int:
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))

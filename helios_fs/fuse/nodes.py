@@ -5,7 +5,8 @@ D2. A view number is taken at the first lookup below a snapshot's directory, giv
     again with another generation. At most one view is open that nobody holds anything of.
 D3. The control directories, the snapshots' own directories and their other names have a view number to themselves:
     listing any number of snapshots takes no view.
-D4. Bit 63 of a file handle marks a descriptor through which a shared mapping may be written; no nodeid has it.
+D4. Bit 63 of a file handle marks a descriptor through which a shared mapping may be written, bit 62 one whose writes
+    pass the kernel's pages by; no nodeid has them.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.view import View
 
 VIEW_SHIFT: Final = 48
-CONTROL_VIEW: Final = 0x7FFF
+CONTROL_VIEW: Final = 0x3FFF
 WRITABLE_HANDLE: Final = 1 << 63
-NODEID_MASK: Final = WRITABLE_HANDLE - 1
+DIRECT_HANDLE: Final = 1 << 62
+NODEID_MASK: Final = DIRECT_HANDLE - 1
 
 SNAPSHOTS_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | 1
 LATEST_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | 2

@@ -1,4 +1,4 @@
-"""How large requests get from the kernel into Python: two settings of the process that make it cheaper.
+"""How writes get from the kernel into Python: two settings of the process that make it cheaper, and a question.
 
 **Read, not spliced.** Where the pipe can grow to hold a whole request (1 MiB and a header), libfuse splices each
 request into the pipe and copies it out of there; reading it straight into memory takes a seventh less time for a write
@@ -9,11 +9,15 @@ so an ordinary user's daemon never splices; root's gives that capability up. lib
 **Memory is kept.** Each write of 1 MiB arrives as a new bytes object; glibc would map fresh pages for it and give them
 back, over and over (mallopt(3)).
 
-Measured in docs/decisions/large-writes.md.
+**Pages passed by.** A descriptor that can only write needs no pages in the kernel's cache: see `may_write_directly`.
+
+Measured in docs/decisions/large-writes.md and direct-writes.md.
 """
 
 import ctypes
 import logging
+import os
+import re
 from typing import Final
 
 _log = logging.getLogger(__name__)
@@ -25,6 +29,7 @@ _FREE_KEPT_BYTES: Final = 16 << 20
 
 _VERSION_3: Final = 0x20080522
 _CAP_SYS_RESOURCE: Final = 24
+_DIRECT_WRITES_SINCE: Final = (6, 18)
 
 
 class _Header(ctypes.Structure):
@@ -53,3 +58,14 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
     libc.mallopt(_M_TRIM_THRESHOLD, _FREE_KEPT_BYTES)
+
+
+def may_write_directly() -> bool:
+    """Tell whether this kernel keeps mappings of a file true when it is written with FOPEN_DIRECT_IO.
+
+    Since Linux 6.18 it drops the range's pages before such a write and again after it (fs/fuse/file.c,
+    `fuse_direct_io`), as for O_DIRECT on a disk. Before that, a page that somebody reads through a mapping while it is
+    written could stay as it was.
+    """
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return release is not None and (int(release[1]), int(release[2])) >= _DIRECT_WRITES_SINCE

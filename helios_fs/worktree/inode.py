@@ -30,6 +30,16 @@ Regions = immutables.Map[int, tuple[Piece, ...]]
 """Region number (offset // REGION_BYTES) -> its pieces, ascending and disjoint."""
 
 
+class Run:
+    """Consecutive bytes of a file as they are now, from `start` on."""
+
+    __slots__ = ("data", "start")
+
+    def __init__(self, start: int, data: bytes) -> None:
+        self.start = start
+        self.data = bytearray(data)
+
+
 class State:
     """What a version remembers of an inode: attributes and content."""
 
@@ -153,7 +163,7 @@ class State:
 class Inode(State):
     """One inode of the working tree, or of a view, in memory."""
 
-    __slots__ = ("bound", "holds", "linked", "name", "parent")
+    __slots__ = ("bound", "holds", "linked", "name", "parent", "run")
 
     parent: Inode | None
     """The directory that holds its only name; None for the root, a linked inode, and one without a name."""
@@ -163,6 +173,8 @@ class Inode(State):
     holds: int
     bound: int
     """The last epoch in which the journal said where it lies."""
+    run: Run | None
+    """Bytes of it that are kept for the next read (assembled.py)."""
 
     def __init__(self, ino: int, mode: int, uid: int, gid: int, rdev: int, now_ns: int) -> None:
         self.ino = ino
@@ -189,6 +201,7 @@ class Inode(State):
         self.linked = False
         self.holds = 0
         self.bound = 0
+        self.run = None
 
     @classmethod
     def from_entry(cls, entry: Entry) -> Inode:
@@ -200,6 +213,7 @@ class Inode(State):
         inode.linked = False
         inode.holds = 0
         inode.bound = 0
+        inode.run = None
         return inode
 
     @classmethod
@@ -212,6 +226,7 @@ class Inode(State):
         inode.linked = False
         inode.holds = 0
         inode.bound = 0
+        inode.run = None
         return inode
 
     def load(self, entry: Entry) -> None:

@@ -38,6 +38,8 @@ from helios_fs.objects.ids import SnapshotId, next_snapshot_id
 from helios_fs.objects.snapshot import Snapshot, encode_snapshot
 from helios_fs.store.objects import Objects
 from helios_fs.worktree import apply, content
+from helios_fs.worktree.assembled import MANY_PIECES, Assembled, find
+from helios_fs.worktree.extents import REGION_BYTES
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
 from helios_fs.worktree.inos import Inos
@@ -70,6 +72,7 @@ class Worktree:
         self.objects = objects
         self.snapshots = snapshots
         self._inos = inos
+        self._assembled = Assembled()
         self.fault: BaseException | None = None
         self.changed_in_epoch = False
 
@@ -264,7 +267,14 @@ class Worktree:
 
     def read(self, inode: Inode, offset: int, length: int) -> bytes:
         """Return up to `length` bytes of a file, fewer only at its end. Raises ColdObject, CorruptObject."""
-        return content.read(self.journal, self.objects, inode, offset, length)
+        if inode.run is not None:
+            kept = find(inode, offset, max(offset, min(offset + length, inode.size)))
+            if kept is not None:
+                return kept
+        data = content.read(self.journal, self.objects, inode, offset, length)
+        if inode.regions is not None and len(inode.regions.get(offset // REGION_BYTES, ())) >= MANY_PIECES:
+            self._assembled.keep(inode, offset, data)
+        return data
 
     def write(self, inode: Inode, offset: int, data: bytes) -> int:
         """Write all of `data` at `offset` and return its length. Survives the death of the process on return."""
@@ -287,6 +297,8 @@ class Worktree:
         self.changed_in_epoch = True
         try:
             apply.write(self.index, inode, offset, end, position, now_ns)
+            if inode.run is not None:
+                self._assembled.written(inode, offset, data)
         except BaseException as error:
             self.fault = error
             raise
@@ -321,6 +333,8 @@ class Worktree:
         atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)
         mtime_ns = min(max(mtime_ns, MIN_TIME_NS), MAX_TIME_NS)
         payload = record.pack_setattr(inode.ino, mask, mode, uid, gid, size, atime_ns, mtime_ns)
+        if mask & record.SET_SIZE:
+            self._assembled.drop(inode)
         changes = (inode, mask, mode, uid, gid, size, atime_ns, mtime_ns)
         self._record(record.SETATTR, flags, payload, apply.setattr_, *changes, frees=frees)
 
@@ -376,6 +390,7 @@ class Worktree:
         self._bind(inode)
         if entry.ino != inode.ino:
             raise InvalidArgument("an inode can only assume an entry of its own number")
+        self._assembled.drop(inode)
         self._record(record.ASSUME, 0, record.pack_assume(entry), apply.assume, inode, entry)
 
     def take_ino(self) -> int:
