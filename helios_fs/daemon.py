@@ -23,8 +23,8 @@ from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly, St
 from helios_fs.fuse import loop
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.history_dir import HistoryDir
-from helios_fs.fuse.invalidation import invalidate
-from helios_fs.fuse.nodes import Nodes
+from helios_fs.fuse.invalidation import forget_attributes, invalidate
+from helios_fs.fuse.nodes import SNAPSHOTS_NODEID, Nodes
 from helios_fs.fuse.operations import Operations
 from helios_fs.fuse.sealing import Sealing
 from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
@@ -168,6 +168,7 @@ class Daemon:
             self.worktree.snapshots.check_name(request.name)
         await self._durability.write_back()
         snapshot = self.worktree.snapshot(request.name, request.message, request.user, os.uname().nodename)
+        forget_attributes(SNAPSHOTS_NODEID)
         if request.sync:
             await self._durability.sync()
         return messages.SnapshotTaken(snapshot.id)
@@ -189,6 +190,7 @@ class Daemon:
         await self._durability.write_back()
         what = snapshot.name.decode(errors="replace") or snapshot.id
         undo = self.worktree.snapshot(message=f"before restoring {what}")
+        forget_attributes(SNAPSHOTS_NODEID)
         await self._seal().seal_now()
         snapshot = self.worktree.snapshots.get(request.id)
         restore = Restore(self.worktree, self._store.objects)

@@ -29,7 +29,6 @@ _stale.entry_timeout = FOREVER
 
 _passing: Final = pyfuse3.EntryAttributes()
 _passing.st_blksize = _BLOCK
-_passing.attr_timeout = 0.0
 
 _absent: Final = pyfuse3.EntryAttributes()
 _absent.st_ino = pyfuse3.InodeT(0)
@@ -71,11 +70,12 @@ def viewed(inode: Inode, nodeid: int, generation: int) -> pyfuse3.EntryAttribute
 def made_up(nodeid: int, mode: int, like: Inode, size: int = 0) -> pyfuse3.EntryAttributes:
     """Return the attributes of something that no tree holds; owner and times are those of `like`.
 
-    They change with every snapshot, and so does what a symlink's name means: the kernel always asks again.
+    What a symlink's name means changes with every snapshot: the kernel always asks again. A directory stays as it is
+    until the kernel itself, or somebody who tells it, changes it.
     """
     is_directory = stat.S_ISDIR(mode)
     reply = _passing
-    reply.entry_timeout = FOREVER if is_directory else 0.0
+    reply.attr_timeout = reply.entry_timeout = FOREVER if is_directory else 0.0
     reply.st_ino = nodeid
     reply.st_mode = mode
     reply.st_nlink = 2 if is_directory else 1

@@ -16,10 +16,12 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from helios_fs.errors import InvalidArgument, NotSupported
 from helios_fs.fuse import attributes
-from helios_fs.fuse.nodes import DIRECT_HANDLE, NODEID_MASK, WRITABLE_HANDLE
+from helios_fs.fuse.invalidation import forget_attributes
+from helios_fs.fuse.nodes import DIRECT_HANDLE, NODEID_MASK, SNAPSHOTS_NODEID, WRITABLE_HANDLE
 from helios_fs.fuse.requests import Requests
 from helios_fs.fuse.transport import may_write_directly
 from helios_fs.objects import record
+from helios_fs.objects.ids import ROOT_INO
 from helios_fs.worktree.inode import Inode
 
 # pyfuse3 copies it into its reply before any other handler can run, as it does with attributes.
@@ -81,7 +83,7 @@ class FileRequests(Requests):
             mode = _without_set_id(mode)
         self._worktree.setattr(inode, mask, mode=mode, size=0)
         if mask & record.SET_MODE:
-            pyfuse3.invalidate_inode(inode.ino, attr_only=True)
+            forget_attributes(inode.ino)
 
     async def release(self, fh: int) -> None:
         """Close a file; the last one of an unlinked file frees it."""
@@ -120,7 +122,7 @@ class FileRequests(Requests):
         mode = _without_set_id(inode.mode)
         if mode != inode.mode:
             self._worktree.setattr(inode, record.SET_MODE, mode=mode)
-            pyfuse3.invalidate_inode(inode.ino, attr_only=True)
+            forget_attributes(inode.ino)
         if inode.xattrs is not None and _CAPABILITIES in inode.xattrs:
             self._worktree.removexattr(inode, _CAPABILITIES)
 
@@ -170,6 +172,9 @@ class FileRequests(Requests):
                 attr.st_atime_ns if mask & record.SET_ATIME else 0,
                 attr.st_mtime_ns if mask & record.SET_MTIME else 0,
             )
+            if inode == ROOT_INO:
+                # `.snapshots` has the root's owner.
+                forget_attributes(SNAPSHOTS_NODEID)
             return attributes.live(found)
         except Exception as error:
             return await self._again(error, self.setattr, inode, attr, fields, fh, ctx)

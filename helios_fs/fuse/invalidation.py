@@ -1,7 +1,4 @@
-"""Telling the kernel what the daemon has changed itself.
-
-Blocks while requests on the same directory are in flight: call it from a thread, never from a handler.
-"""
+"""Telling the kernel what the daemon has changed itself."""
 
 import errno
 import logging
@@ -14,7 +11,10 @@ _log = logging.getLogger(__name__)
 
 
 def invalidate(changed: Changed) -> None:
-    """Make the kernel forget names and pages that are no longer true."""
+    """Make the kernel forget names and pages that are no longer true.
+
+    Blocks while requests on the same directory are in flight: call it from a thread, never from a handler.
+    """
     for parent, name, gone in changed.names:
         try:
             pyfuse3.invalidate_entry(parent, name, gone)
@@ -30,6 +30,15 @@ def invalidate(changed: Changed) -> None:
         except OSError as error:
             if error.errno != errno.ENOENT:
                 _log.warning("the kernel keeps old pages of inode %d: %s", ino, error)
+
+
+def forget_attributes(nodeid: int) -> None:
+    """Make the kernel ask for the attributes of a node again. Waits for nothing."""
+    try:
+        pyfuse3.invalidate_inode(nodeid, attr_only=True)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            _log.warning("the kernel keeps old attributes of node %#x: %s", nodeid, error)
 
 
 def _forget_name(parent: int, name: bytes) -> None:

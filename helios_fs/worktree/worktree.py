@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from helios_fs.errors import (
-    AttributeTooLarge,
     DirectoryNotEmpty,
     EntryExists,
     FileTooLarge,
@@ -44,15 +43,12 @@ from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
 from helios_fs.worktree.inos import Inos
 from helios_fs.worktree.snapshots import Snapshots
+from helios_fs.worktree.xattrs import check_xattr
 
 MIN_TIME_NS: Final = -(1 << 63)
 MAX_TIME_NS: Final = (1 << 63) - 1
 """The years 1677 to 2262."""
 MAX_LINKS: Final = 65_000
-MAX_XATTR_VALUE_BYTES: Final = 65_536
-MAX_XATTR_LIST_BYTES: Final = 65_536
-MAX_XATTR_BYTES: Final = 512 * 1024
-"""Names and values of one inode together: an entry must fit into one journal record, and into a page beside others."""
 MAX_BIND_STEPS: Final = 2048
 """A step has 272 bytes at most, and a record's payload 1 MiB."""
 
@@ -87,7 +83,7 @@ class Worktree:
     ) -> Any:
         """Append a record without data, then apply it; the record's time is the last argument of `change`.
 
-        `frees` says that it leads to free space, and so is possible on a full disk.
+        `frees`: it leads to free space, and so is possible on a full disk.
         """
         self._check_healthy()
         now_ns = _now_ns()
@@ -323,6 +319,7 @@ class Worktree:
                 raise FileTooLarge("past the largest file size")
             if size < inode.size and inode.allocated < inode.size:
                 content.covered(self.objects, inode, 0, size)
+            self._assembled.drop(inode)
         frees = bool(mask & record.SET_SIZE) and size < inode.size
         flags = 0
         if not inode.nlink:
@@ -333,8 +330,6 @@ class Worktree:
         atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)
         mtime_ns = min(max(mtime_ns, MIN_TIME_NS), MAX_TIME_NS)
         payload = record.pack_setattr(inode.ino, mask, mode, uid, gid, size, atime_ns, mtime_ns)
-        if mask & record.SET_SIZE:
-            self._assembled.drop(inode)
         changes = (inode, mask, mode, uid, gid, size, atime_ns, mtime_ns)
         self._record(record.SETATTR, flags, payload, apply.setattr_, *changes, frees=frees)
 
@@ -347,15 +342,7 @@ class Worktree:
 
     def setxattr(self, inode: Inode, name: bytes, value: bytes) -> None:
         """Set an extended attribute. Raises AttributeTooLarge."""
-        present = inode.xattrs is not None and name in inode.xattrs
-        if len(name) > MAX_NAME_BYTES or len(value) > MAX_XATTR_VALUE_BYTES:
-            raise AttributeTooLarge("an attribute may have a name of 255 bytes and a value of 64 KiB")
-        held = inode.xattrs or {}
-        listed = sum(len(other) + 1 for other in held) + (0 if present else len(name) + 1)
-        if listed > MAX_XATTR_LIST_BYTES:
-            raise AttributeTooLarge("the names of an inode's attributes may have 64 KiB in all")
-        if listed + sum(len(other) for key, other in held.items() if key != name) + len(value) > MAX_XATTR_BYTES:
-            raise AttributeTooLarge("the attributes of an inode may have 512 KiB in all")
+        check_xattr(inode.xattrs or {}, name, value)
         self._change_xattr(inode, record.SETXATTR, record.pack_xattr(inode.ino, name, value), name, value)
 
     def removexattr(self, inode: Inode, name: bytes) -> None:

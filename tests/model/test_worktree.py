@@ -7,7 +7,7 @@ them. HELIOS_MODEL_EXAMPLES and HELIOS_MODEL_STEPS make them longer, HELIOS_MODE
 import os
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from helios_fs.worktree import worktree
 from tests.model.steps import STEPS, Steps
+
+
+@pytest.fixture(autouse=True, scope="module")
+def keep_what_has_a_single_piece() -> Iterator[None]:
+    """So that short runs exercise what is kept of files of many pieces (worktree/assembled.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worktree, "MANY_PIECES", 1)
+        yield
 
 
 @given(data=st.data())

@@ -161,6 +161,15 @@ def test_what_stat_says_of_the_directory_follows(workspace: Workspace, history: 
     assert after.st_nlink == before.st_nlink + 1
     assert after.st_mtime_ns > before.st_mtime_ns
     assert len([entry for entry in os.scandir(history) if entry.is_dir(follow_symlinks=False)]) == after.st_nlink - 2
+    (history / f"{name}-again").mkdir()
+    assert history.stat().st_nlink == after.st_nlink + 1
+    (history / f"{name}-again").rmdir()
+    assert history.stat().st_nlink == after.st_nlink
+    group = os.stat(workspace.path).st_gid
+    for owner in {*os.getgroups(), group}:
+        os.chown(workspace.path, -1, owner)
+        assert history.stat().st_gid == owner
+    os.chown(workspace.path, -1, group)
 
 
 def test_it_is_hidden_and_cannot_be_taken_away(workspace: Workspace, history: Path) -> None:

@@ -29,7 +29,8 @@ from helios_fs.store import files
 from helios_fs.worktree import apply, worktree
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, Inode
-from helios_fs.worktree.worktree import MAX_TIME_NS, MAX_XATTR_BYTES, MIN_TIME_NS
+from helios_fs.worktree.worktree import MAX_TIME_NS, MIN_TIME_NS
+from helios_fs.worktree.xattrs import MAX_XATTR_BYTES
 from tests.model.harness import Branch
 from tests.unit.worktree.trees import FILE, directory, make, read, remove, rename, seal
 
