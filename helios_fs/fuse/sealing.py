@@ -58,7 +58,7 @@ class Sealing:
         self._refused: HeliosError | None = None
         self._deleted = 0
         self._journaled_at_collect = worktree.journal.end
-        head = store.refs.head(worktree.branch)
+        head = store.head(worktree.branch)
         self.head = head
         self.seals = 0
         self.restarts = 0

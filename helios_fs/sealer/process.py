@@ -29,6 +29,7 @@ from helios_fs.objects.snapshot import (
     SnapshotDeleted,
     SnapshotRenamed,
     SnapshotSealed,
+    decode_fork,
     decode_snapshot,
 )
 from helios_fs.sealer import messages
@@ -41,6 +42,7 @@ from helios_fs.worktree.recovery import journal_directory
 from helios_fs.worktree.replay import CLOSES_EPOCH
 
 _BATCH: Final = 256
+_NEEDS_A_TREE: Final = frozenset({record.SNAPSHOT, record.FORK})
 _DELETES: Final = frozenset({record.UNLINK, record.SNAPSHOT_DELETE})
 _NICENESS: Final = 5
 
@@ -60,7 +62,7 @@ def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int
 
     Raises Fenced, StoreFull, StoreFault, CorruptObject with nothing published.
     """
-    head = store.refs.head(branch)
+    head = store.head(branch)
     tree: Tree = store.objects.tree(head.tree)
     tree_id: bytes = head.tree
     epoch = head.epoch
@@ -73,7 +75,7 @@ def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int
         for ino in result.gone:
             outcome.sealed.pop(ino, None)
         outcome.sealed.update({sealed[0]: sealed for sealed in result.sealed})
-        events.extend(_snapshot_events(frames, tree_id, outcome))
+        events.extend(_snapshot_events(store, branch, frames, tree_id, outcome))
         epoch += sum(frame.kind in CLOSES_EPOCH for frame in frames)
         head = Head(branch, tree_id, closing.next_position, epoch)
     outcome.head = head
@@ -92,7 +94,7 @@ def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
     closed = 0
     for frame in frames:
         group.append(frame)
-        if frame.kind == record.SNAPSHOT:
+        if frame.kind in _NEEDS_A_TREE:
             yield group
             group, closed = [], 0
         elif frame.kind in CLOSES_EPOCH:
@@ -101,17 +103,28 @@ def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
         yield group[:closed]
 
 
-def _snapshot_events(frames: list[Frame], tree_id: bytes, outcome: Outcome) -> Iterator[RefEvent]:
+def _snapshot_events(
+    store: Store, branch: str, frames: list[Frame], tree_id: bytes, outcome: Outcome
+) -> Iterator[RefEvent]:
+    """Yield what these records mean for refs; what was the parent's before a fork is the parent's to publish."""
     for frame in frames:
-        if frame.kind == record.SNAPSHOT:
-            snapshot = msgspec.structs.replace(decode_snapshot(frame.payload), tree=tree_id)
+        if frame.kind in _NEEDS_A_TREE:
+            is_fork = frame.kind == record.FORK
+            taken = decode_fork(frame.payload).snapshot if is_fork else decode_snapshot(frame.payload)
+            snapshot = msgspec.structs.replace(taken, tree=tree_id)
             outcome.snapshots.append((snapshot.id, tree_id))
-            yield SnapshotSealed(snapshot)
+            if snapshot.branch == branch or (is_fork and _made_here(store, branch, snapshot.branch)):
+                yield SnapshotSealed(snapshot)
         elif frame.kind == record.SNAPSHOT_RENAME:
             yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
         elif frame.kind == record.SNAPSHOT_DELETE:
             outcome.deleted += 1
             yield SnapshotDeleted(frame.payload.decode("ascii"))
+
+
+def _made_here(store: Store, branch: str, child: str) -> bool:
+    info = store.branches.find(child)
+    return info is not None and info.parent == branch
 
 
 def seal_offline(store_path: str, branch: str) -> None:
@@ -123,7 +136,7 @@ def seal_offline(store_path: str, branch: str) -> None:
     try:
         lock = store.lock_branch(branch)
         try:
-            head = store.refs.head(branch)
+            head = store.head(branch)
             journal = Journal.open(journal_directory(store, branch), head.lsn)
             try:
                 close_last_epoch(journal, head)
@@ -192,7 +205,7 @@ def _serve(
 
 
 def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int) -> Outcome:
-    head = store.refs.head(branch)
+    head = store.head(branch)
     journal = Journal.open(journal_directory(store, branch), head.lsn, writable=False)
     try:
         return seal(store, writer, journal, branch, fence, lsn)
