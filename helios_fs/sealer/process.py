@@ -1,10 +1,10 @@
-"""The sealer: a process of its own that turns journal into store, and ends with its daemon.
+"""The sealer: a process of its own that turns journals into store, and ends with its daemon.
 
 It reads the journal and the store, writes packs and refs, and knows nothing of the daemon's memory. `seal_offline` is
 the same work for a branch that no daemon owns.
 
 Z1. What it publishes is the state at a journal position that closes an epoch, whole or not at all.
-Z2. It publishes under the fencing epoch it was started with; once another owner has the branch it is refused.
+Z2. It publishes under the fencing epoch it was asked with; once another owner has the branch it is refused.
 Z3. It never changes the journal: the daemon drops what is sealed, when it has been told so.
 """
 
@@ -176,9 +176,7 @@ def _receive(pipe: BinaryIO, requests: "SimpleQueue[messages.Request]") -> None:
         os._exit(0)
 
 
-def _serve(
-    store: Store, branch: str, fence: int, requests: "SimpleQueue[messages.Request]", replies: BinaryIO
-) -> NoReturn:
+def _serve(store: Store, requests: "SimpleQueue[messages.Request]", replies: BinaryIO) -> NoReturn:
     writer = store.writer()
 
     def say(message: messages.Reply) -> None:
@@ -192,7 +190,7 @@ def _serve(
                 freed = collect(store, writer, request.pins)
                 say(messages.Collected(freed.bytes_freed, freed.packs_dropped))
                 continue
-            outcome = _seal_up_to(store, writer, branch, fence, request.lsn)
+            outcome = _seal_up_to(store, writer, request.branch, request.fence, request.lsn)
         except HeliosError as error:
             writer.discard()
             say(messages.Refused(type(error).__name__, str(error)))
@@ -221,15 +219,15 @@ def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int)
 
 
 def main() -> None:
-    """Serve one daemon until it closes the pipe or dies: sealer STORE BRANCH FENCE."""
-    store_path, branch, fence = sys.argv[1:4]
+    """Serve one daemon until it closes the pipe or dies: sealer STORE."""
+    store_path = sys.argv[1]
     requests: SimpleQueue[messages.Request] = SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     store = Store.open(store_path)
     try:
-        _serve(store, branch, int(fence), requests, sys.stdout.buffer)
+        _serve(store, requests, sys.stdout.buffer)
     finally:
         store.close()
 

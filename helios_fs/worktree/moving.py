@@ -16,7 +16,10 @@ def check_outside(directory: Inode | None, inode: Inode) -> None:
 
 
 def check_replaceable(inode: Inode, other: Inode) -> None:
-    """Refuse to move `inode` over `other` where rename(2) does. Raises IsADirectory, NotADirectory, DirectoryNotEmpty."""
+    """Refuse to move `inode` over `other` where rename(2) does.
+
+    Raises IsADirectory, NotADirectory, DirectoryNotEmpty.
+    """
     if other.is_directory:
         if not inode.is_directory:
             raise IsADirectory("is a directory")

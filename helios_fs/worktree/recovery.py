@@ -69,6 +69,18 @@ def begin_branch(store: Store, branch: str) -> None:
     writer.close()
 
 
+def take_over(store: Store, branch: str, inos: Inos | None = None) -> tuple[Worktree, int]:
+    """Become the owner of a branch whose lock the caller holds: its working tree, and the epoch to publish under.
+
+    The epoch comes first: a sealer that a former owner left behind can then publish nothing more, and what it had
+    published is part of what is recovered. Raises as `recover` does.
+    """
+    if branch == MAIN_BRANCH and not any(head.branch == branch for head in store.refs.heads()):
+        begin_branch(store, branch)
+    fence = store.take_branch(branch)
+    return recover(store, branch, inos=inos), fence
+
+
 def recover(
     store: Store, branch: str, progress: Callable[[int, int], None] | None = None, inos: Inos | None = None
 ) -> Worktree:
