@@ -141,7 +141,7 @@ def of_branch(store: str, branch: str) -> Workspace:
 
     below: list[str] = []
     here = branch
-    shown = {mount.branch: mount.mountpoint for mount in mounts.listed() if mount.store == store}
+    shown = {one.branch: one.mountpoint for one in mounts.listed() if one.store == store and not one.snapshot}
     while here not in shown:
         info = Branches(store).find(here)
         if info is None:
@@ -177,6 +177,18 @@ def find_daemon(store: str, branch: str) -> client.Connection | None:
     with above:
         above.ask(messages.OpenBranch(branch), messages.BranchOpened)
     return client.find_daemon(store, branch)
+
+
+def let_go(store: str, branch: str) -> bool:
+    """Have the mount that shows a branch below `.branches` close it, if nobody uses it there; tell whether it did."""
+    from helios_fs.store.branches import Branches
+
+    info = Branches(store).find(branch)
+    above = client.find_daemon(store, info.parent) if info is not None else None
+    if above is None:
+        return False
+    with above:
+        return above.ask(messages.CloseBranch(branch), messages.BranchClosed).closed
 
 
 def connect(workspace: Workspace) -> client.Connection:

@@ -118,9 +118,9 @@ def _snapshot_events(
             taken = decode_fork(frame.payload).snapshot if is_fork else decode_snapshot(frame.payload)
             snapshot = msgspec.structs.replace(taken, tree=tree_id)
             outcome.snapshots.append((snapshot.id, tree_id))
-            if snapshot.branch == branch or (is_fork and _made_here(store, branch, snapshot.branch)):
-                yield SnapshotSealed(snapshot)
-            elif snapshot.branch in lineage and store.head(snapshot.branch).lsn <= frame.position:
+            is_ours = snapshot.branch == branch or (is_fork and _made_here(store, branch, snapshot.branch))
+            is_inherited = snapshot.branch in lineage and not is_ours
+            if is_ours or (is_inherited and store.head(snapshot.branch).lsn <= frame.position):
                 yield SnapshotSealed(snapshot)
         elif frame.kind == record.SNAPSHOT_RENAME:
             yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
