@@ -39,11 +39,17 @@ class Daemon:
     """One mount of one branch, and of those below its `.branches`."""
 
     def __init__(
-        self, store: Store, branch: str, mountpoint: str, options: dict[str, str], snapshot: Snapshot | None = None
+        self,
+        store: Store,
+        branch: str,
+        mountpoint: str,
+        options: dict[str, str],
+        called: str,
+        snapshot: Snapshot | None = None,
     ) -> None:
         """Recover the branch, whose lock the caller holds; or show a sealed `snapshot` of it, without any lock."""
         self._store = store
-        self._called = branch if snapshot is None else f"{branch}@{snapshot.id}"
+        self._called = called
         """What mountinfo and the control socket call it."""
         if snapshot is not None:
             options = {**options, "ro": ""}
@@ -153,6 +159,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--store", required=True)
     parser.add_argument("--branch", required=True)
     parser.add_argument("--snapshot")
+    parser.add_argument("--called")
     parser.add_argument("--mountpoint", required=True)
     parser.add_argument("--ready-fd", type=int)
     parser.add_argument("-o", dest="options", action="append", default=[])
@@ -166,7 +173,10 @@ def main() -> NoReturn:
     options = {name: value for name, _, value in (option.partition("=") for option in parsed.options)}
     try:
         if parsed.snapshot is not None:
-            serve_snapshot(parsed.store, parsed.branch, parsed.snapshot, parsed.mountpoint, options, parsed.ready_fd)
+            called = parsed.called or f"{parsed.branch}@{parsed.snapshot}"
+            serve_snapshot(
+                parsed.store, parsed.branch, parsed.snapshot, parsed.mountpoint, options, called, parsed.ready_fd
+            )
         else:
             serve(parsed.store, parsed.branch, parsed.mountpoint, options, parsed.ready_fd)
     except (HeliosError, OSError) as error:
@@ -187,12 +197,12 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
         lock = store.lock_branch(branch)
         try:
             try:
-                daemon = Daemon(store, branch, mountpoint, options)
+                daemon = Daemon(store, branch, mountpoint, options, branch)
             except StoreFull:
                 # Nobody can delete anything in a workspace that cannot be mounted.
                 if not store.reserve.spend():
                     raise
-                daemon = Daemon(store, branch, mountpoint, options)
+                daemon = Daemon(store, branch, mountpoint, options, branch)
             _run(daemon, f"{store.path} (branch {branch})", mountpoint, ready_fd)
         finally:
             lock.release()
@@ -201,12 +211,18 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
 
 
 def serve_snapshot(
-    store_path: str, branch: str, snapshot_id: str, mountpoint: str, options: dict[str, str], ready_fd: int | None
+    store_path: str,
+    branch: str,
+    snapshot_id: str,
+    mountpoint: str,
+    options: dict[str, str],
+    called: str,
+    ready_fd: int | None,
 ) -> None:
     """Run one mount of a sealed snapshot from beginning to end."""
     with Store.open(store_path) as store:
         snapshot = known_snapshots(store, branch).get(snapshot_id)
-        daemon = Daemon(store, branch, mountpoint, options, snapshot)
+        daemon = Daemon(store, branch, mountpoint, options, called, snapshot)
         _run(daemon, f"{store.path} (snapshot {snapshot_id})", mountpoint, ready_fd)
 
 

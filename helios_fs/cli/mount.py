@@ -72,8 +72,9 @@ def verb(
         _check_unowned(path, identity, branch)
     else:
         found = workspace.pick_sealed(workspace.of_branch(path, identity), snapshot)
-        arguments += ["--snapshot", found.id]
-        called = f"{identity}@{found.id}"
+        # Any number of mounts may show one snapshot: each has a name, and so a socket, of its own.
+        called = f"{identity}@{found.id}.{os.getpid()}"
+        arguments += ["--snapshot", found.id, "--called", called]
     for one in wanted:
         arguments += ["-o", one]
     if foreground:
@@ -130,7 +131,7 @@ def _check_unowned(store: str, branch: str, name: str) -> None:
     with connection:
         owner = connection.hello()
     where = os.fsdecode(owner.mountpoint)
-    if workspace.let_go(store, branch):
+    if workspace.let_go(store, branch, owner.pid):
         return
     raise MountFailed(f"branch {name} of {store} is already mounted at {where} (process {owner.pid})")
 

@@ -24,10 +24,8 @@ class Mount(NamedTuple):
     snapshot: str = ""
     """Id of the snapshot that is mounted, where it is one."""
 
-    @property
-    def called(self) -> str:
-        """What its daemon's control socket is named after."""
-        return f"{self.branch}@{self.snapshot}" if self.snapshot else self.branch
+    called: str = ""
+    """What its daemon's control socket is named after: the branch, or one name for each mount of a snapshot."""
 
 
 def _unescape(field: bytes) -> str:
@@ -55,7 +53,7 @@ def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
             plain = _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(_unescape(source)))
             store, _, shown = os.fsdecode(plain).rpartition("#")
             branch, _, snapshot = shown.partition("@")
-            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]), snapshot)
+            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]), snapshot.partition(".")[0], shown)
         found.append((mountpoint, mount))
     return found
 

@@ -179,8 +179,8 @@ def find_daemon(store: str, branch: str) -> client.Connection | None:
     return client.find_daemon(store, branch)
 
 
-def let_go(store: str, branch: str) -> bool:
-    """Have the mount that shows a branch below `.branches` close it, if nobody uses it there; tell whether it did."""
+def let_go(store: str, branch: str, owner: int) -> bool:
+    """Have process `owner` close a branch that it shows below `.branches`, if nobody uses it; tell whether it did."""
     from helios_fs.store.branches import Branches
 
     info = Branches(store).find(branch)
@@ -188,6 +188,8 @@ def let_go(store: str, branch: str) -> bool:
     if above is None:
         return False
     with above:
+        if above.hello().pid != owner:
+            return False
         return above.ask(messages.CloseBranch(branch), messages.BranchClosed).closed
 
 
