@@ -26,8 +26,8 @@ from helios_fs.objects.snapshot import (
     Head,
     HeadMoved,
     RefEvent,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
     decode_snapshot,
 )
@@ -107,8 +107,8 @@ def _snapshot_events(frames: list[Frame], tree_id: bytes, outcome: Outcome) -> I
             snapshot = msgspec.structs.replace(decode_snapshot(frame.payload), tree=tree_id)
             outcome.snapshots.append((snapshot.id, tree_id))
             yield SnapshotSealed(snapshot)
-        elif frame.kind == record.SNAPSHOT_RENAME:
-            yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_CHANGED:
+            yield SnapshotChanged(*record.unpack_snapshot_changed(frame.payload))
         elif frame.kind == record.SNAPSHOT_DELETE:
             outcome.deleted += 1
             yield SnapshotDeleted(frame.payload.decode("ascii"))

@@ -13,12 +13,12 @@ from helios_fs.journal.journal import Frame, Journal
 from helios_fs.objects import record
 from helios_fs.objects.entry import Tree, encode_tree
 from helios_fs.objects.ids import KIND_TREE, ROOT_INO, looks_like_snapshot_id
-from helios_fs.objects.snapshot import MAIN_BRANCH, Head, HeadMoved, decode_snapshot
+from helios_fs.objects.snapshot import MAIN_BRANCH, Head, HeadMoved, SnapshotChanged, decode_snapshot
 from helios_fs.store.store import Store
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.inos import Inos
-from helios_fs.worktree.replay import CLOSES_EPOCH, replay_frame
+from helios_fs.worktree.replay import BESIDE_THE_TREE, CLOSES_EPOCH, replay_frame
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.worktree import Worktree
 
@@ -64,10 +64,14 @@ def recover(store: Store, branch: str, progress: Callable[[int, int], None] | No
         snapshots.add(snapshot)
     position = head.lsn
     changed = False
+    latest = snapshots.latest()
+    differs = latest is None or latest.tree != head.tree
     for frame in journal.frames(head.lsn, check_data=True):
         replay_frame(index, frame)
         replay_snapshots(index, snapshots, frame)
         changed = frame.kind not in CLOSES_EPOCH
+        if frame.kind not in BESIDE_THE_TREE:
+            differs = frame.kind != record.SNAPSHOT
         position = frame.next_position
         if progress is not None:
             progress(position - head.lsn, journal.end - head.lsn)
@@ -76,6 +80,8 @@ def recover(store: Store, branch: str, progress: Callable[[int, int], None] | No
     index.objects = store.objects.without_waiting()
     worktree = Worktree(branch, index, journal, index.objects, Inos(store.reserve_inos), snapshots)
     worktree.changed_in_epoch = changed
+    if not differs:
+        worktree.unchanged_since_snapshot()
     return worktree
 
 
@@ -87,8 +93,8 @@ def replay_snapshots(index: Index, snapshots: Snapshots, frame: Frame) -> None:
             if snapshot.epoch != index.epoch or not looks_like_snapshot_id(snapshot.id):
                 raise CorruptObject(f"the record at {frame.position:#x} is no snapshot of epoch {index.epoch}")
             snapshots.add(snapshot)
-        elif frame.kind == record.SNAPSHOT_RENAME:
-            snapshots.rename(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_CHANGED:
+            snapshots.change(SnapshotChanged(*record.unpack_snapshot_changed(frame.payload)))
         elif frame.kind == record.SNAPSHOT_DELETE:
             snapshots.delete(frame.payload.decode("ascii"))
         elif frame.kind == record.FREEZE and record.unpack_freeze(frame.payload) != index.epoch:
