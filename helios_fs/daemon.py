@@ -23,13 +23,12 @@ from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly, St
 from helios_fs.fuse import loop
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.history_dir import HistoryDir
-from helios_fs.fuse.invalidation import forget_attributes, invalidate
+from helios_fs.fuse.invalidation import forget_attributes, forget_snapshots, invalidate
 from helios_fs.fuse.nodes import SNAPSHOTS_NODEID, Nodes
 from helios_fs.fuse.operations import Operations
 from helios_fs.fuse.sealing import Sealing
 from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
 from helios_fs.history.restore import Restore
-from helios_fs.objects.snapshot import Snapshot
 from helios_fs.store.store import Store
 from helios_fs.worktree.recovery import recover
 from helios_fs.worktree.view import View
@@ -167,7 +166,9 @@ class Daemon:
         if request.name:
             self.worktree.snapshots.check_name(request.name)
         await self._durability.write_back()
-        snapshot = self.worktree.snapshot(request.name, request.message, request.user, os.uname().nodename)
+        snapshot = self.worktree.snapshot(
+            request.name, request.message, request.user, os.uname().nodename, request.command
+        )
         forget_attributes(SNAPSHOTS_NODEID)
         if request.sync:
             await self._durability.sync()
@@ -175,7 +176,26 @@ class Daemon:
 
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         """List the branch's snapshots, oldest first."""
-        return messages.Snapshots([_info(snapshot) for snapshot in self.worktree.snapshots.all()])
+        return messages.Snapshots([messages.info(snapshot) for snapshot in self.worktree.snapshots.all()])
+
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        """Say anew what is given of a snapshot."""
+        former = self.worktree.snapshots.get(request.id)
+        snapshot = self.worktree.describe_snapshot(request.id, request.name, request.message, request.protected)
+        if snapshot.name != former.name:
+            await trio.to_thread.run_sync(forget_snapshots, SNAPSHOTS_NODEID, [former])
+        return messages.SnapshotDescribed(messages.info(snapshot))
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        """Delete snapshots, all of them or none."""
+        worktree = self.worktree
+        worktree.check_deletable(request.ids)
+        gone = [worktree.snapshots.get(snapshot_id) for snapshot_id in dict.fromkeys(request.ids)]
+        for snapshot in gone:
+            worktree.delete_snapshot(snapshot.id)
+        self._nodes.drop_idle()
+        await trio.to_thread.run_sync(forget_snapshots, SNAPSHOTS_NODEID, gone)
+        return messages.SnapshotsDeleted()
 
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Seal everything up to now."""
@@ -189,7 +209,9 @@ class Daemon:
         snapshot = self.worktree.snapshots.get(request.id)
         await self._durability.write_back()
         what = snapshot.name.decode(errors="replace") or snapshot.id
-        undo = self.worktree.snapshot(message=f"before restoring {what}")
+        undo = self.worktree.snapshot(
+            b"", f"before restoring {what}", request.user, os.uname().nodename, request.command
+        )
         forget_attributes(SNAPSHOTS_NODEID)
         await self._seal().seal_now()
         snapshot = self.worktree.snapshots.get(request.id)
@@ -232,20 +254,6 @@ class Daemon:
         finally:
             pyfuse3.terminate()
         return messages.Unmounting()
-
-
-def _info(snapshot: Snapshot) -> messages.SnapshotInfo:
-    return messages.SnapshotInfo(
-        id=snapshot.id,
-        name=snapshot.name,
-        message=snapshot.message,
-        time_ns=snapshot.time_ns,
-        parents=list(snapshot.parents),
-        user=snapshot.user,
-        host=snapshot.host,
-        sealed=bool(snapshot.tree),
-        tree=snapshot.tree.hex(),
-    )
 
 
 def quoted(text: str) -> str:

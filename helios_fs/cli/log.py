@@ -47,6 +47,10 @@ def show(ctx: click.Context, id_: str, as_json: bool, directory: str | None, sto
         output.say(f"name     {output.shown(one.name)}")
     output.say(f"time     {output.local_time(one.time_ns)}")
     output.say(f"by       {one.user or '?'}@{one.host or '?'}")
+    if one.command:
+        output.say(f"command  {output.shown(one.command.encode())}")
+    if one.protected:
+        output.say("protected from deletion")
     if one.parents:
         output.say(f"parent   {' '.join(one.parents)}")
     output.say(f"tree     {one.tree}")
@@ -70,6 +74,8 @@ def as_dict(one: SnapshotInfo) -> dict[str, object]:
         "parents": one.parents,
         "user": one.user,
         "host": one.host,
+        "command": one.command,
+        "protected": one.protected,
         "sealed": one.sealed,
         "tree": one.tree,
     }

@@ -28,6 +28,8 @@ VERBS: Final = {
     "commit": ("snapshot", "The same as snapshot."),
     "log": ("log", "The snapshots of this workspace, newest first."),
     "show": ("log", "One snapshot."),
+    "describe": ("describe", "Name a snapshot, say why it was taken, protect it from deletion."),
+    "delete": ("describe", "Delete snapshots."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
     "stats": ("stats", "Figures of a running mount and its store."),

@@ -103,12 +103,7 @@ def snapshots(workspace: Workspace) -> list[messages.SnapshotInfo]:
             return connection.ask(messages.ListSnapshots(), messages.Snapshots).snapshots
     settle(workspace)
     with open_store(workspace) as store:
-        return [
-            messages.SnapshotInfo(
-                one.id, one.name, one.message, one.time_ns, one.parents, one.user, one.host, True, one.tree.hex()
-            )
-            for one in store.refs.snapshots(workspace.branch)
-        ]
+        return [messages.info(one) for one in store.refs.snapshots(workspace.branch)]
 
 
 def pick(known: Sequence[messages.SnapshotInfo], text: str) -> messages.SnapshotInfo:

@@ -1,0 +1,111 @@
+"""What people say of snapshots and which they keep, on a real mount and without one."""
+
+import errno
+import getpass
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mount.mounted import Helios, Workspace
+
+pytestmark = pytest.mark.fuse
+
+
+def snapshots(helios: Helios, where: Path) -> list[dict[str, Any]]:
+    """Return what `log` says, oldest first."""
+    found: list[dict[str, Any]] = json.loads(helios("log", "--json", "--store", where, check=True).stdout)
+    return found[::-1]
+
+
+def take(helios: Helios, workspace: Workspace, *arguments: str) -> str:
+    return helios("snapshot", *arguments, "-C", workspace.path, check=True).stdout.strip()
+
+
+def test_a_snapshot_is_named_described_and_protected(helios: Helios, mounted: Workspace) -> None:
+    here = mounted.path
+    (here / "a").write_text("1")
+    one = take(helios, mounted)
+    folder = here / ".snapshots"
+    assert (folder / one / "a").read_text() == "1"
+    held = os.open(folder / one, os.O_RDONLY)  # the kernel holds the directory while its name goes
+    told = helios("describe", one, "--name", "first", "-m", "why", "--protect", "-C", here, check=True).stdout
+    assert told == f"{one}\n"
+    assert (folder / one).is_symlink() and (folder / "first" / "a").read_text() == "1"
+    assert sorted(os.listdir(folder)) == sorted([one, "first", "latest"])
+    with pytest.raises(PermissionError) as refused:
+        (folder / "first").rmdir()
+    assert refused.value.errno == errno.EPERM
+    done = helios("delete", "first", "-C", here)
+    assert done.returncode == 3 and f"{one} is protected" in done.stderr and "--unprotect" in done.stderr
+    mounted.kill()
+    mounted.mount()
+    [known] = snapshots(helios, mounted.store)
+    assert (known["name"], known["message"], known["protected"]) == ("first", "why", True)
+    assert "protected" in helios("show", "first", "-C", here, check=True).stdout
+    (folder / "first").rename(folder / "second")
+    helios("describe", "second", "--no-name", "--unprotect", "-C", here, check=True)
+    assert (folder / one / "a").read_text() == "1" and not (folder / "second").exists()
+    os.close(held)
+    (folder / one).rmdir()
+    assert snapshots(helios, mounted.store) == []
+
+
+def test_who_made_a_snapshot_and_how(helios: Helios, mounted: Workspace) -> None:
+    here = mounted.path
+    (here / "a").write_text("1")
+    (here / ".snapshots" / "made").mkdir()
+    take(helios, mounted, "asked", "-m", "two words")
+    helios("restore", "made", "a", "-C", here, check=True)
+    made, asked, undo = snapshots(helios, mounted.store)
+    for one in (made, asked, undo):
+        assert (one["user"], one["host"]) == (getpass.getuser(), socket.gethostname())
+    assert made["command"] == "mkdir"
+    assert asked["command"] == f"helios snapshot asked -m 'two words' -C {here}"
+    assert undo["command"].startswith("helios restore made a") and undo["message"] == "before restoring made"
+    assert "command  helios snapshot asked" in helios("show", "asked", "-C", here, check=True).stdout
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_deleting_several_is_all_or_none(helios: Helios, mounted: Workspace, is_mounted: bool) -> None:
+    names = ["one", "two", "three"]
+    ids = [take(helios, mounted, name) for name in names]
+    helios("describe", "two", "--protect", "-C", mounted.path, check=True)
+    if not is_mounted:
+        mounted.unmount()
+    where = ("--store", mounted.store)
+    for wanted in (["one", "two"], ["one", "nothing"]):
+        assert helios("delete", *wanted, *where).returncode == 3
+    assert [one["id"] for one in snapshots(helios, mounted.store)] == ids
+    gone = helios("delete", "one", ids[2], "three", *where, check=True).stdout.split()
+    assert gone == [ids[0], ids[2]]
+    helios("describe", "two", "-m", "", "--unprotect", "--name", "last", "--json", *where, check=True)
+    [left] = snapshots(helios, mounted.store)
+    assert (left["name"], left["protected"]) == ("last", False)
+    if is_mounted:
+        assert sorted(os.listdir(mounted.path / ".snapshots")) == sorted([ids[1], "last", "latest"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), 2, "nothing to say"),
+        (("--name", "x", "--no-name"), 2, "exclude each other"),
+        (("--name", ""), 2, "must not be empty"),
+        (("--name", "a/b"), 3, "must not be empty, '.' or '..', nor contain '/'"),
+        (("--name", "taken"), 3, "a snapshot named 'taken' exists"),
+        (("--name", "latest"), 3, "always means the newest"),
+        (("--name", "x" * 256), 3, "may have 255 bytes"),
+    ],
+)
+def test_what_nobody_can_say(
+    helios: Helios, mounted: Workspace, arguments: tuple[str, ...], code: int, text: str
+) -> None:
+    one = take(helios, mounted)
+    take(helios, mounted, "taken")
+    refused = helios("describe", one, *arguments, "-C", mounted.path)
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert text in refused.stderr and refused.stderr.count("\n") == 1
