@@ -26,7 +26,7 @@ VERBS: Final = {
     "status": ("status", "What has changed since the last snapshot."),
     "snapshot": ("snapshot", "Take a snapshot and print its id."),
     "commit": ("snapshot", "The same as snapshot."),
-    "log": ("log", "The snapshots of this workspace, newest first."),
+    "log": ("log", "The snapshots of this workspace, newest first, or those in which a path changed."),
     "show": ("log", "One snapshot."),
     "describe": ("describe", "Name a snapshot, say why it was taken, protect it from deletion."),
     "delete": ("describe", "Delete snapshots."),
