@@ -30,6 +30,7 @@ VERBS: Final = {
     "show": ("log", "One snapshot."),
     "describe": ("describe", "Name a snapshot, say why it was taken, protect it from deletion."),
     "delete": ("describe", "Delete snapshots."),
+    "prune": ("prune", "Delete the snapshots that no rule keeps, such as 7 daily and 4 weekly ones."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
     "stats": ("stats", "Figures of a running mount and its store."),

@@ -109,3 +109,83 @@ def test_what_nobody_can_say(
     refused = helios("describe", one, *arguments, "-C", mounted.path)
     assert (refused.returncode, refused.stdout) == (code, "")
     assert text in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_in_which_snapshots_a_path_changed(helios: Helios, mounted: Workspace) -> None:
+    here = mounted.path
+    (here / "d").mkdir()
+    (here / "d" / "a").write_text("1")
+    (here / "other").write_text("1")
+    added = take(helios, mounted, "added", "-m", "the first")
+    (here / "other").write_text("2")
+    take(helios, mounted)
+    (here / "d" / "a").write_text("two")
+    modified = take(helios, mounted)
+    (here / "d" / "a").unlink()
+    deleted = take(helios, mounted)
+    (here / "d" / "a").symlink_to("x")
+    (here / "d" / "b").write_text("1")
+
+    def said(path: str, *more: str, cwd: Path = here) -> list[list[str]]:
+        return [line.split() for line in helios("log", path, *more, cwd=cwd, check=True).stdout.splitlines()]
+
+    assert [row[:2] for row in said("d/a")] == [["D", deleted], ["M", modified], ["A", added]]
+    assert said("a", cwd=here / "d") == said("d/a") == said(f"{here}/d/a")
+    assert said("d/a")[-1][4:] == ["added", "the", "first"]
+    assert [row[0] for row in said("d")] == ["M", "M", "A"]
+    assert len(said(".")) == 4 and len(said("d", "-n", "1")) == 1
+    none = helios("log", "nothing", cwd=here, check=True)
+    assert (none.stdout, none.stderr) == ("", "nothing: changed in no snapshot\n")
+    assert helios("log", "/etc", cwd=here).returncode == 2
+    mounted.unmount()
+    found = json.loads(helios("log", "d/a", "--json", "--store", mounted.store, check=True).stdout)
+    assert [(one["kind"], one["id"], one["branch"]) for one in found] == [
+        ("D", deleted, "main"), ("M", modified, "main"), ("A", added, "main")
+    ]  # fmt: skip
+    mounted.mount()
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_prune(helios: Helios, mounted: Workspace, is_mounted: bool) -> None:
+    ids = [take(helios, mounted, *(["named"] if number == 1 else [])) for number in range(6)]
+    helios("describe", ids[2], "--protect", "-C", mounted.path, check=True)
+    if not is_mounted:
+        mounted.unmount()
+    where = ("--store", mounted.store)
+    dry = helios("prune", "--keep-last", "2", "--dry-run", *where, check=True)
+    assert [line.split()[:2] for line in dry.stdout.splitlines()] == [
+        ["keep", ids[5]], ["keep", ids[4]], ["gone", ids[3]], ["keep", ids[2]], ["keep", ids[1]], ["gone", ids[0]]
+    ]  # fmt: skip
+    assert dry.stdout.splitlines()[3].endswith("(protected)") and dry.stderr == "2 would go, 4 kept\n"
+    assert len(snapshots(helios, mounted.store)) == 6
+    done = json.loads(helios("prune", "--keep-last", "2", "--json", *where, check=True).stdout)
+    assert done["deleted"] == [ids[0], ids[3]] and not done["dry_run"]
+    assert done["snapshots"][-2]["reasons"] == ["named"] and done["snapshots"][-1]["keep"] is False
+    assert [one["id"] for one in snapshots(helios, mounted.store)] == [ids[1], ids[2], ids[4], ids[5]]
+
+    refused = helios("prune", *where)
+    assert refused.returncode == 2 and "no rule given" in refused.stderr
+    helios("prune", "--keep-daily", "1", "--named", "--save", *where, check=True)
+    assert [one["id"] for one in snapshots(helios, mounted.store)] == [ids[2], ids[5]]
+    helios("describe", ids[2], "--unprotect", *where, check=True)
+    assert helios("prune", *where, check=True).stderr == "1 deleted, 1 kept\n"
+    helios("prune", "--forget", *where, check=True)
+    assert helios("prune", *where).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--keep-last", "0"), "would keep nothing but the newest"),
+        (("--keep-last", "-1"), "-1 is not in the range"),
+        (("--keep-daily", "x"), "not a valid integer"),
+        (("--named",), "no rule given"),
+        (("--save",), "no rule given"),
+        (("--forget", "--keep-last", "1"), "goes with no other option"),
+    ],
+)
+def test_rules_that_make_no_sense(helios: Helios, tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
+    helios("init", tmp_path / "store", check=True)
+    refused = helios("prune", *arguments, "--store", tmp_path / "store")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert text in refused.stderr and refused.stderr.count("\n") == 1
