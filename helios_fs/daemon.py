@@ -22,13 +22,15 @@ from helios_fs.control.client import socket_name
 from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly, StoreFull
 from helios_fs.fuse import loop
 from helios_fs.fuse.durability import Durability
-from helios_fs.fuse.history_dir import HistoryDir
+from helios_fs.fuse.history_dir import HistoryDir, user_name
 from helios_fs.fuse.invalidation import forget_attributes, forget_snapshots, invalidate
 from helios_fs.fuse.nodes import SNAPSHOTS_NODEID, Nodes
 from helios_fs.fuse.operations import Operations
 from helios_fs.fuse.sealing import Sealing
 from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
+from helios_fs.fuse.upkeep import AutoPrune, AutoSnapshot
 from helios_fs.history.restore import Restore
+from helios_fs.history.schedule import parse_schedule
 from helios_fs.store.store import Store
 from helios_fs.worktree.recovery import recover
 from helios_fs.worktree.view import View
@@ -66,6 +68,10 @@ class Daemon:
         )
         self._operations = Operations(self.worktree, store, history, self._durability, read_only)
         self._sealing: Sealing | None = None
+        schedule = options.get("auto_snapshot")
+        self._auto_snapshot = (
+            AutoSnapshot(parse_schedule(schedule), self.worktree, self._take_automatic) if schedule else None
+        )
 
     def _open_view(self, snapshot_id: str) -> View:
         worktree = self.worktree
@@ -106,6 +112,10 @@ class Daemon:
                 nursery.start_soon(self._sync_now_and_then)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready, ready_fd)
+                if self._auto_snapshot is not None:
+                    nursery.start_soon(self._auto_snapshot.run)
+                if "retention" in self._options:
+                    nursery.start_soon(AutoPrune(self._store, self.worktree, self._delete_snapshots).run)
                 await loop.run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -188,14 +198,24 @@ class Daemon:
 
     async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
         """Delete snapshots, all of them or none."""
+        await self._delete_snapshots(request.ids)
+        return messages.SnapshotsDeleted()
+
+    async def _delete_snapshots(self, ids: list[str]) -> None:
         worktree = self.worktree
-        worktree.check_deletable(request.ids)
-        gone = [worktree.snapshots.get(snapshot_id) for snapshot_id in dict.fromkeys(request.ids)]
+        worktree.check_deletable(ids)
+        gone = [worktree.snapshots.get(snapshot_id) for snapshot_id in dict.fromkeys(ids)]
         for snapshot in gone:
             worktree.delete_snapshot(snapshot.id)
         self._nodes.drop_idle()
         await trio.to_thread.run_sync(forget_snapshots, SNAPSHOTS_NODEID, gone)
-        return messages.SnapshotsDeleted()
+
+    async def _take_automatic(self) -> None:
+        await self._durability.write_back()
+        if self.worktree.changed_since_snapshot:
+            command = f"helios mount --auto-snapshot {self._options['auto_snapshot']}"
+            self.worktree.snapshot(b"", "automatic", user_name(os.getuid()), os.uname().nodename, command)
+            forget_attributes(SNAPSHOTS_NODEID)
 
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Seal everything up to now."""

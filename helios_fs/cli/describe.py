@@ -15,8 +15,8 @@ from helios_fs.cli.workspace import Workspace
 from helios_fs.control import client, messages
 from helios_fs.errors import UsageError
 
-_IDS_AT_ONCE = 10_000
-"""A request has room for six times as many."""
+_IDS_AT_ONCE = 1_000
+"""Of more than these, some may go before another is refused; the daemon does nothing else meanwhile."""
 
 
 @click.command("describe")

@@ -287,7 +287,7 @@ class HistoryDir:
         self._snapshots.check_name(name)
         if self._durability.has_mappable:
             await self._durability.write_back()
-        snapshot = self._worktree.snapshot(name, user=_user_name(ctx.uid), host=_HOST, command="mkdir")
+        snapshot = self._worktree.snapshot(name, user=user_name(ctx.uid), host=_HOST, command="mkdir")
         return attributes.viewed(self._worktree.index.root, self._nodes.snapshot_nodeid(snapshot.id), 0)
 
     def rmdir(self, parent: int, name: bytes) -> None:
@@ -333,7 +333,8 @@ _HOST: Final = socket.gethostname()
 
 
 @functools.lru_cache
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return who a user is, by name where the system knows one."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

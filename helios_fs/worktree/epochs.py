@@ -27,8 +27,10 @@ class Epochs:
     journal: Journal
     snapshots: Snapshots
     changed_in_epoch: bool
+    _beside_bytes: int = 0
+    """Journal that says nothing of the tree."""
     _unchanged_at: int | None = None
-    """Journal position at which the tree was as the newest snapshot has it, and still is if nothing followed."""
+    """`tree_position` at which the tree was as the newest snapshot has it."""
 
     def _record(
         self, kind: int, flags: int, payload: bytes, change: Callable[..., Any], *arguments: Any, frees: bool = False
@@ -36,22 +38,26 @@ class Epochs:
         raise NotImplementedError
 
     @property
+    def tree_position(self) -> int:
+        """Another number after every change of the tree, and after a snapshot."""
+        return self.journal.end - self._beside_bytes
+
+    @property
     def changed_since_snapshot(self) -> bool:
         """Whether anything was done to the tree since the newest snapshot was taken."""
-        return self.journal.end != self._unchanged_at
+        return self.tree_position != self._unchanged_at
 
     def unchanged_since_snapshot(self) -> None:
         """Say that the tree is as the newest snapshot has it: whoever recovered the branch has compared them."""
-        self._unchanged_at = self.journal.end
+        self._unchanged_at = self.tree_position
 
     def _record_beside(
         self, kind: int, payload: bytes, change: Callable[..., Any], *arguments: Any, frees: bool = True
     ) -> None:
         """As `_record`, for what does not change the tree (E2)."""
-        unchanged = not self.changed_since_snapshot
+        end = self.journal.end
         self._record(kind, 0, payload, change, *arguments, frees=frees)
-        if unchanged:
-            self._unchanged_at = self.journal.end
+        self._beside_bytes += self.journal.end - end
 
     def snapshot(
         self, name: bytes = b"", message: str = "", user: str = "", host: str = "", command: str = ""
@@ -79,7 +85,7 @@ class Epochs:
         )
         self._record(record.SNAPSHOT, 0, encode_snapshot(snapshot), _snapshot_taken, self.snapshots, snapshot)
         self.changed_in_epoch = False
-        self._unchanged_at = self.journal.end
+        self.unchanged_since_snapshot()
         return snapshot
 
     def freeze(self) -> int:

@@ -5,12 +5,14 @@ import getpass
 import json
 import os
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.mount.mounted import Helios, Workspace
+from tests.mount.mounted import PATIENCE_SECONDS, Helios, Workspace
 
 pytestmark = pytest.mark.fuse
 
@@ -187,5 +189,70 @@ def test_prune(helios: Helios, mounted: Workspace, is_mounted: bool) -> None:
 def test_rules_that_make_no_sense(helios: Helios, tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
     helios("init", tmp_path / "store", check=True)
     refused = helios("prune", *arguments, "--store", tmp_path / "store")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert text in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def eventually(done: Callable[[], bool]) -> None:
+    """Return once something is so, which another process brings about in its own time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < deadline, "it never was so"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("when", ["1s", "quiet:1s"])
+def test_automatic_snapshots(helios: Helios, mounted: Workspace, when: str) -> None:
+    take(helios, mounted)
+    mounted.unmount()
+    helios("mount", mounted.path, "--store", mounted.store, "--auto-snapshot", when, check=True)
+    folder = mounted.path / ".snapshots"
+    before = set(os.listdir(folder))
+    (mounted.path / "a").write_text("1")
+    eventually(lambda: set(os.listdir(folder)) > before)
+    assert (folder / "latest" / "a").read_text() == "1"
+    _, made = snapshots(helios, mounted.store)
+    assert (made["message"], made["name"]) == ("automatic", "")
+    assert (made["user"], made["command"]) == (getpass.getuser(), f"helios mount --auto-snapshot {when}")
+    helios("describe", made["id"], "-m", "kept", "-C", mounted.path, check=True)
+    (mounted.path / "a").write_text("2")
+    eventually(lambda: (folder / "latest" / "a").read_text() == "2")
+    assert len(snapshots(helios, mounted.store)) == 3
+
+
+def test_a_mount_prunes_by_itself(helios: Helios, mounted: Workspace) -> None:
+    for _ in range(2):
+        take(helios, mounted)
+    helios("prune", "--keep-last", "2", "--save", "-C", mounted.path, check=True)
+    take(helios, mounted)
+    keep = take(helios, mounted)
+    mounted.unmount()
+    done = helios("mount", mounted.path, "--store", mounted.store, "--prune", check=True)
+    assert done.stderr == ""
+    folder = mounted.path / ".snapshots"
+    eventually(lambda: len(os.listdir(folder)) == 3)
+    assert keep in os.listdir(folder)
+    mounted.unmount()
+    helios("prune", "--forget", "--store", mounted.store, check=True)
+    done = helios("mount", mounted.path, "--store", mounted.store, "-o", "retention", check=True)
+    assert "keeps no rules yet" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--auto-snapshot", "5"), "'5' is no duration: write 90s, 5m, 2h or 1d"),
+        (("--auto-snapshot", ""), "'' is no duration"),
+        (("--auto-snapshot", "quiet:"), "'' is no duration"),
+        (("--auto-snapshot", "9999d"), "more than a year"),
+        (("-o", "auto_snapshot"), "'' is no duration"),
+        (("-o", "ro", "--auto-snapshot", "5m"), "read-only mount neither takes nor deletes"),
+        (("-o", "ro", "--prune"), "read-only mount neither takes nor deletes"),
+        (("-o", "retention=5"), "no such mount option"),
+    ],
+)
+def test_schedules_that_make_no_sense(helios: Helios, tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
+    (tmp_path / "ws").mkdir()
+    refused = helios("mount", tmp_path / "ws", *arguments)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert text in refused.stderr and refused.stderr.count("\n") == 1
