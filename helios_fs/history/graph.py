@@ -1,7 +1,7 @@
 """A history of nodes and their parents drawn as text, newest first, in the manner of `git log --graph`.
 
-Pure: knows nothing of snapshots, branches or terminals. A library would be welcome; those for Python draw other things
-(git's own and Sapling's are GPL).
+Pure: knows nothing of snapshots, branches or terminals. Of the libraries for it, asciidag is a port of git's code, and
+so under the GPL, and renderdag (0.1.1) too young to lean on.
 
 A drawing has two characters for each column: the column itself (`*` a node, `|` a line that goes on), then the gap to
 its right, in which lines change columns:
