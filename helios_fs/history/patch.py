@@ -162,7 +162,8 @@ def quoted(path: bytes) -> bytes:
         plain = 256
     except UnicodeDecodeError:
         plain = 128
-    if all(32 <= byte < plain and byte not in b'"\\\x7f' for byte in path):
+    # `git apply` gives up on `a/x /y b/x /y`, which it takes to end at the first space.
+    if b" /" not in path and all(32 <= byte < plain and byte not in b'"\\\x7f' for byte in path):
         return path
     parts = [
         _ESCAPES.get(byte) or (bytes([byte]) if 32 <= byte < plain and byte != 127 else b"\\%03o" % byte)
