@@ -4,11 +4,13 @@ Knows entries and their content; nothing of snapshots' names or of a command lin
 git-diff(1), "Generating patch text with -p", with names relative to the root of the tree after `a/` and `b/`.
 
 P1. Applied to what the first tree holds, a patch gives what the second holds, as far as git can say it: content, the
-    execute bit, symlinks. Changes that it cannot say are `left_out`, never passed over. A directory that stays behind
-    empty is no change; git removes it.
+    execute bit, symlinks. Changes that it cannot say are `left_out`, never passed over. What comes anew belongs to
+    whoever applies it, with his permissions, and a directory that loses its last file goes.
 P2. A file that went and one that came with the same content (not empty, of one type) are one rename.
 P3. What is text is decided as git does it, by a NUL, but in all of the file; what is larger than `TEXT_LIMIT_BYTES`
     is shown as binary, whatever it holds, and read in pieces. Memory is bounded by two texts and the changes.
+P4. Of large binary files a patch holds the chunks that one side lacks, and where the other chunks are; but all of both
+    is read once, for the names that git gives to contents.
 """
 
 import re
@@ -17,17 +19,17 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from helios_fs.history import lines
-from helios_fs.history.binary_patch import NO_BLOB, blob_id, literal
+from helios_fs.history.binary_patch import NO_BLOB, Span, blob_id, delta, literal
 from helios_fs.history.diff import Change
-from helios_fs.objects.entry import Entry
-from helios_fs.store.content import pieces, read_content
+from helios_fs.objects.entry import INLINE_LIMIT, Entry
+from helios_fs.store.content import chunks_in, read_content
 from helios_fs.store.objects import Objects
 
 TEXT_LIMIT_BYTES: Final = 8 << 20
 FILE_LIMIT_BYTES: Final = 512 << 20
 """`git apply` refuses a patch of 1 GiB and more; each side of a binary file is in it once."""
 
-_ZEROS_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 4 << 20
 _NO_NEWLINE: Final = b"\\ No newline at end of file\n"
 # What git's verify_path() refuses: a repository's own directory, also as NTFS would take it for one.
 _REFUSED_BY_GIT: Final = re.compile(rb"(?i)(\.git|git~1)[. ]*(:.*)?", re.DOTALL)
@@ -102,6 +104,7 @@ def plan(found: Iterable[Change]) -> Plan:
     """Return what a patch of these changes consists of. Reads no content."""
     steps: list[Step] = []
     left_out: list[LeftOut] = []
+    replaced = set()
     for change in found:
         reason = _reason_to_leave_out(change)
         if reason is not None:
@@ -109,13 +112,15 @@ def plan(found: Iterable[Change]) -> Plan:
         if reason in (REFUSED_NAMES, TOO_LARGE):
             continue
         old, new = _side(change.path, change.a), _side(change.path, change.b)
+        if change.kind == "T":
+            replaced.add(change.path)
         if old is not None and new is not None and change.kind == "T":
             steps += [Step(old, None), Step(None, new)]  # as git has it: one thing goes, another comes
         elif old is not None and new is not None and _same_for_git(old.entry, new.entry):
             continue
         elif old is not None or new is not None:
             steps.append(Step(old, new))
-    return Plan(_with_renames(steps), left_out)
+    return Plan(_with_renames(steps, replaced), left_out)
 
 
 def write_patch(objects: Objects, step: Step) -> Iterator[bytes]:
@@ -138,8 +143,8 @@ def write_patch(objects: Objects, step: Step) -> Iterator[bytes]:
     yield b"index %s..%s%s\n" % (ids[0], ids[1], mode)
     if texts is None:
         yield b"GIT binary patch\n"
-        yield from literal(*_content(objects, new))
-        yield from literal(*_content(objects, old))
+        yield from _binary_half(objects, old, new)
+        yield from _binary_half(objects, new, old)
     elif any(texts):
         yield from _text_patch(step, *texts)
 
@@ -227,9 +232,11 @@ def _same_for_git(a: Entry, b: Entry) -> bool:
     return _git_mode(a) == _git_mode(b) and _same_content(a, b)
 
 
-def _with_renames(steps: list[Step]) -> list[Step]:
-    """Join what went and what came with the same content into renames (P2), each where the new name was listed."""
-    replaced = {step.new.path for step in steps if step.new} & {step.old.path for step in steps if step.old}
+def _with_renames(steps: list[Step], replaced: set[bytes]) -> list[Step]:
+    """Join what went and what came with the same content into renames (P2), each where the new name was listed.
+
+    Not those that are `replaced`: git has no rename to what lies below the name of a symlink that goes by it.
+    """
     gone: dict[tuple[int, int, bytes], list[Side]] = {}
     for old, new in steps:
         if old is not None and new is None and old.entry.size and old.path not in replaced:
@@ -332,23 +339,49 @@ def _texts(objects: Objects, step: Step) -> tuple[bytes, bytes] | None:
     return found[0], found[1]
 
 
+def _binary_half(objects: Objects, old: Side | None, new: Side | None) -> Iterator[bytes]:
+    """Yield the half of a binary patch that leads from one side to the other."""
+    if old is not None and new is not None and min(old.entry.size, new.entry.size) > INLINE_LIMIT:
+        a, b = old.entry, new.entry
+        spans = _spans(objects, a, b)
+        if any(span.source is not None for span in spans):
+            yield from delta(a.size, b.size, spans, lambda start, length: _bytes_of(objects, b, start, length))
+            return
+    yield from literal(*_content(objects, new))
+
+
+def _spans(objects: Objects, a: Entry, b: Entry) -> list[Span]:
+    """Return where the older file has the chunks of the newer one. Reads chunk lists only."""
+    where = {chunk.blob: offset for offset, chunk in chunks_in(objects, a.content, 0, a.size)}
+    spans: list[Span] = []
+
+    def add(start: int, length: int, source: int | None) -> None:
+        if spans:
+            last = spans[-1]
+            follows = None if last.source is None else last.source + last.length
+            if source == follows:
+                spans[-1] = Span(last.start, last.length + length, last.source)
+                return
+        spans.append(Span(start, length, source))
+
+    at = 0
+    for offset, chunk in chunks_in(objects, b.content, 0, b.size):
+        if offset > at:
+            add(at, offset - at, None)
+        add(offset, chunk.length, where.get(chunk.blob))
+        at = offset + chunk.length
+    if at < b.size:
+        add(at, b.size - at, None)
+    return spans
+
+
 def _content(objects: Objects, side: Side | None) -> tuple[int, Iterator[bytes]]:
     """Return the size of a file, 0 for one that is not there, and its bytes in pieces, holes being zeros."""
     if side is None:
         return 0, iter(())
-    return side.entry.size, _bytes_of(objects, side.entry)
+    return side.entry.size, _bytes_of(objects, side.entry, 0, side.entry.size)
 
 
-def _bytes_of(objects: Objects, entry: Entry) -> Iterator[bytes]:
-    at = 0
-    for offset, data in pieces(objects, entry.content, entry.size):
-        yield from _zeros(offset - at)
-        yield data[: entry.size - offset]
-        at = offset + len(data)
-    yield from _zeros(entry.size - at)
-
-
-def _zeros(count_bytes: int) -> Iterator[bytes]:
-    while count_bytes > 0:
-        yield bytes(min(count_bytes, _ZEROS_BYTES))
-        count_bytes -= _ZEROS_BYTES
+def _bytes_of(objects: Objects, entry: Entry, start: int, length: int) -> Iterator[bytes]:
+    for at in range(start, start + length, _PIECE_BYTES):
+        yield read_content(objects, entry.content, entry.size, at, min(_PIECE_BYTES, start + length - at))
