@@ -14,7 +14,7 @@ from typing import NamedTuple
 from helios_fs.cli import workspace
 from helios_fs.cli.workspace import Workspace
 from helios_fs.control.messages import SnapshotInfo
-from helios_fs.errors import InvalidArgument, NoSuchEntry
+from helios_fs.errors import InvalidArgument, NameTooLong, NoSuchEntry
 
 
 class Revision(NamedTuple):
@@ -106,5 +106,5 @@ def _find_branch(where: Workspace, name: str) -> str | None:
 
     try:
         return Branches(where.store).by_name(name)
-    except (NoSuchEntry, InvalidArgument):
+    except (NoSuchEntry, InvalidArgument, NameTooLong):
         return None  # what cannot name a branch may still name something else
