@@ -3,8 +3,9 @@
 Knows sequences of bytes only; nothing of files, trees or patches' headers.
 
 L1. What matches is equal, and in the same order on both sides: whatever else is chosen, the hunks are right.
-L2. Cost is bounded by the number of lines, never by its square: lines that occur once on each side are anchors
-    (patience diff); between them Myers' greedy walk gives up after a number of edits and goes on from where it got.
+L2. Cost is bounded by the number of lines, never by its square. Where few edits suffice, they are the fewest (Myers'
+    greedy walk); else lines that occur once on each side become anchors (patience diff), and where there are none
+    the walk gives up after a number of edits and goes on from where it got.
 L3. A line ends in `\\n` or at the end of the text; nothing else ends one.
 """
 
@@ -68,9 +69,10 @@ def matching_blocks(a: Sequence[bytes], b: Sequence[bytes]) -> list[_Match]:
         gap = (a_low + head, a_high - tail, b_low + head, b_high - tail)
         if gap[0] == gap[1] or gap[2] == gap[3]:
             continue
-        anchors = _anchors(left, right, *gap) if depth < _DEEPEST else []
+        matches = _walk(left, right, *gap, edits, at_once=True)
+        anchors = _anchors(left, right, *gap) if matches is None and depth < _DEEPEST else []
         if not anchors:
-            found.extend(_walk(left, right, *gap, edits))
+            found.extend(_walk(left, right, *gap, edits) or [] if matches is None else matches)
             continue
         # From the end, since a stack turns the order round; an anchor begins the gap behind it.
         a_end, b_end = gap[1], gap[3]
@@ -166,9 +168,19 @@ def _anchors(
 
 
 def _walk(
-    a: Sequence[int], b: Sequence[int], a_low: int, a_high: int, b_low: int, b_high: int, edits: int
-) -> list[_Match]:
-    """Return matches between two ranges by Myers' walk over the elements that both have, `edits` edits at a time."""
+    a: Sequence[int],
+    b: Sequence[int],
+    a_low: int,
+    a_high: int,
+    b_low: int,
+    b_high: int,
+    edits: int,
+    at_once: bool = False,
+) -> list[_Match] | None:
+    """Return matches between two ranges by Myers' walk over the elements that both have, `edits` edits at a time.
+
+    They are as many as can be where `at_once`; then it returns None where so many edits do not suffice.
+    """
     common = set(a[a_low:a_high]) & set(b[b_low:b_high])
     a_where = [i for i in range(a_low, a_high) if a[i] in common]
     b_where = [j for j in range(b_low, b_high) if b[j] in common]
@@ -177,6 +189,8 @@ def _walk(
     x = y = 0
     while x < len(left) and y < len(right):
         chain, x, y = _greedy(left, right, x, y, edits)
+        if at_once and (x < len(left) or y < len(right)):
+            return None
         steps = []
         while chain is not None:
             chain, i, j, n = chain
