@@ -29,6 +29,7 @@ VERBS: Final = {
     "log": ("log", "The snapshots of this workspace, newest first."),
     "show": ("log", "One snapshot."),
     "diff": ("diff", "What differs between two of snapshot, branch and working tree; as a patch too."),
+    "branch": ("branch", "List branches, make one, rename or delete one."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
     "stats": ("stats", "Figures of a running mount and its store."),

@@ -92,7 +92,7 @@ def branch_name(where: Workspace, branch: str) -> str:
 
 
 def _on(where: Workspace, branch: str) -> Workspace:
-    return where if branch == where.branch else Workspace(where.store, branch, None)
+    return where if branch == where.branch else workspace.of_branch(where.store, branch)
 
 
 def _of_snapshot(where: Workspace, text: str, branch: str | None) -> Revision:
@@ -102,9 +102,7 @@ def _of_snapshot(where: Workspace, text: str, branch: str | None) -> Revision:
 
 
 def _find_branch(where: Workspace, name: str) -> str | None:
-    from helios_fs.store.branches import Branches
-
     try:
-        return Branches(where.store).by_name(name)
+        return workspace.branch_id(where.store, name)
     except (NoSuchEntry, InvalidArgument, NameTooLong):
         return None  # what cannot name a branch may still name something else
