@@ -263,3 +263,54 @@ def test_a_reader_that_has_had_enough(workspace: Workspace, environment: dict[st
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=90)
     assert done.stdout == "diff --git a/becomes b/becomes\n"
     assert "Traceback" not in done.stderr
+
+
+def test_branches(tmp_path: Path) -> None:
+    helios = runner(tmp_path)
+    mounted = Workspace(helios, tmp_path)
+
+    def said(*arguments: str, at: Path | None = None) -> list[str]:
+        where = ["-C", os.fspath(at)] if at is not None else ["--store", os.fspath(mounted.store)]
+        done = helios("diff", *where, *arguments)
+        assert done.returncode == (1 if done.stdout else 0), done.stderr
+        return done.stdout.splitlines()
+
+    try:
+        mounted.mount()
+        root, work = mounted.path, mounted.path / ".branches" / "work"
+        file(root / "a", "a")
+        (root / ".snapshots" / "first").mkdir()
+        file(root / "unsaved", "in the branch too")
+        work.mkdir()
+        assert said("main..work", at=root) == []
+        file(work / "theirs", "theirs")
+        (work / ".branches" / "deep").mkdir()
+        file(work / ".branches" / "deep" / "a", "deep")
+        file(root / "ours", "ours")
+        expected = {
+            ("work",): ["A ours", "D theirs"],
+            ("main..work",): ["D ours", "A theirs"],
+            ("first..work",): ["A theirs", "A unsaved"],
+            ("work:latest..work",): ["A theirs"],
+            ("work..work/deep",): ["M a"],
+            ("main:first..work/deep", "a"): ["M a"],
+        }
+        for arguments, lines in expected.items():
+            assert said(*arguments, at=root) == lines
+        assert said(at=work) == ["A theirs"]
+        assert said("--branch", "work", at=root) == ["A theirs"]
+        assert said("main", at=work) == ["D ours", "A theirs"]
+        assert said("first", at=work / ".branches" / "deep") == ["M a", "A theirs", "A unsaved"]
+        mounted.unmount()
+        for arguments, lines in expected.items():
+            assert said(*arguments) == lines
+    finally:
+        mounted.remove()
+
+
+def test_a_branch_that_was_just_made(workspace: Workspace, diff: Diff) -> None:
+    """It counts from the instant that `mkdir` returns."""
+    for number in range(10):
+        branch = workspace.path / ".branches" / f"new{number}"
+        branch.mkdir()
+        assert diff(f"..new{number}").stdout.splitlines() == NAMES

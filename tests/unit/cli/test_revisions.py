@@ -10,8 +10,9 @@ from helios_fs.cli import revisions
 from helios_fs.cli.workspace import Workspace
 from helios_fs.errors import InvalidArgument, NoSuchEntry
 from helios_fs.history.ingest import ingest
+from helios_fs.journal.journal import Journal
 from helios_fs.objects.snapshot import Snapshot, SnapshotSealed
-from helios_fs.store.branches import Branches, BranchInfo
+from helios_fs.store.branches import BranchInfo, journal_directory
 from helios_fs.store.store import Store
 
 BRANCHES = {"main": "main", "work": "b1", "work/deep": "b2", "both": "b3", "01": "b4", "latest": "b5"}
@@ -52,9 +53,8 @@ def _add_snapshots(store: Store, branch: str) -> None:
 
 def _write_file(store: Store, name: str, branch: str) -> None:
     parent, _, own = name.rpartition("/")
-    os.makedirs(os.path.join(store.path, "journals", branch), exist_ok=True)
-    info = BranchInfo(branch, BRANCHES[parent or "main"], own, store.refs.head(branch), 0, "", 1)
-    Branches(store.path).write(info)
+    Journal.create(journal_directory(store.path, branch), 0).close()
+    store.branches.write(BranchInfo(branch, BRANCHES[parent or "main"], own, store.refs.head(branch), 0, 1, "", 1))
 
 
 def _said(found: revisions.Revision) -> tuple[str, str, str | None]:
