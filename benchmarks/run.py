@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.targets import ALL, Target, chosen
 
-IDEAS = ("loop", "ops", "snapshots", "memory", "mount_time", "latency", "many")
+IDEAS = ("loop", "ops", "snapshots", "memory", "mount_time", "latency", "many", "branches")
 
 
 @dataclass(frozen=True)

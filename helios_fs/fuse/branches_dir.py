@@ -2,7 +2,8 @@
 
 Knows names and nodeids; what a branch is, and opening one, is the forest's (forest.py).
 
-B1. A branch is one directory. It is listed without being opened; the kernel asks for its attributes when it needs them.
+B1. A branch is one directory. It is found and listed without being opened: the kernel asks for the attributes of its
+    root when it needs them, and that opens it.
 B2. A name that is not there is never cached; one that is there is until it is renamed or deleted.
 """
 
@@ -30,9 +31,6 @@ class Children(Protocol):
 
     def names(self) -> dict[str, str]:
         """Return name -> branch id of those that are there."""
-
-    async def root_of(self, branch: str) -> EntryAttributes:
-        """Return the attributes of a branch's root, opening it where nobody did. Raises Busy, NoSuchEntry."""
 
     def make(self, name: str, uid: int) -> str:
         """Make a branch of the working tree as it is now; return its id."""
@@ -62,9 +60,9 @@ class BranchesDir:
         reply.attr_timeout = 0.0
         return reply
 
-    async def lookup(self, name: bytes) -> EntryAttributes:
-        """Answer a lookup in the directory. Raises NoSuchEntry, Busy where another process owns the branch."""
-        return await self._children.root_of(self._named(name))
+    def lookup(self, name: bytes) -> EntryAttributes:
+        """Answer a lookup in the directory. Raises NoSuchEntry."""
+        return attributes.to_be_asked(self._nodes.branch_nodeid(self._named(name)), self._root)
 
     def _named(self, name: bytes) -> str:
         branch = self._children.names().get(name.decode("utf-8", "surrogateescape"))

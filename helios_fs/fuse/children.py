@@ -13,7 +13,6 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
-from pyfuse3 import EntryAttributes
 
 from helios_fs.errors import EntryExists, HeliosError, NoSuchEntry
 from helios_fs.fuse.history_dir import user_name
@@ -42,6 +41,8 @@ class ChildBranches:
         self._names = {info.name: info.id for info in self._store.branches.children(shown.branch)}
         self._unfinished: list[tuple[Fork, int]] = list(shown.worktree.unfinished_forks)
         self._names.update({made.name: made.snapshot.branch for made, _ in self._unfinished})
+        self._unsettled: set[str] = set()
+        """Those whose journal and file may not survive a power cut yet."""
         self._finishing = trio.Lock()
         self._wanted = trio.Event()
         if self._unfinished:
@@ -66,11 +67,6 @@ class ChildBranches:
             if known == branch:
                 return name
         raise NoSuchEntry(f"there is no branch with the id {branch}")
-
-    async def root_of(self, branch: str) -> EntryAttributes:
-        """Return the attributes of a branch's root, opening it where nobody did. Raises Busy, NoSuchEntry."""
-        shown = await self._forest.open(branch)
-        return shown.place.show(shown.worktree.index.root)
 
     def make(self, name: str, uid: int) -> str:
         """Make a branch of the working tree as it is now; return its id.
@@ -100,20 +96,37 @@ class ChildBranches:
         return info.id
 
     async def finish(self) -> None:
-        """Return when every branch that was made has a journal of its own. Raises StoreFull, StoreFault.
+        """Return when every branch that was made has a journal of its own, durably. Raises StoreFull, StoreFault.
 
         Between the moment when nothing was left to do and the return nobody else runs.
         """
-        if not self._unfinished:
-            return
         async with self._finishing:
-            while self._unfinished:
-                made, position = self._unfinished[0]
-                journal = self._shown.worktree.journal
-                if journal.synced < position:
-                    await self._shown.durability.sync()
-                await trio.to_thread.run_sync(branching.finish_fork, self._store, journal, made, position)
-                self._unfinished.pop(0)
+            while self._unfinished or self._unsettled:
+                for made, position in list(self._unfinished):
+                    await self._finish(made, position)
+                for branch in list(self._unsettled):
+                    await self._settle(branch)
+
+    async def finish_one(self, branch: str) -> None:
+        """As `finish`, for one of them: it is about to be used."""
+        async with self._finishing:
+            for made, position in list(self._unfinished):
+                if made.snapshot.branch == branch:
+                    await self._finish(made, position)
+            if branch in self._unsettled:
+                await self._settle(branch)
+
+    async def _finish(self, made: Fork, position: int) -> None:
+        journal = self._shown.worktree.journal
+        if journal.synced < position:
+            await self._shown.durability.sync()
+        await trio.to_thread.run_sync(branching.finish_fork, self._store, journal, made, position)
+        self._unsettled.add(made.snapshot.branch)
+        self._unfinished.remove((made, position))
+
+    async def _settle(self, branch: str) -> None:
+        await trio.to_thread.run_sync(branching.settle_fork, self._store, branch)
+        self._unsettled.discard(branch)
 
     async def run(self) -> None:
         """Finish what was made, soon after it was, until cancelled."""
@@ -130,11 +143,20 @@ class ChildBranches:
 
     async def delete(self, branch: str, force: bool = False) -> None:
         """Delete one. Raises Busy where another process has it or it has branches, NotPermitted where work is lost."""
-        shown = await self._forest.open(branch)
-        await shown.children.finish()
-        end = shown.worktree.journal.end
-        await trio.to_thread.run_sync(branching.delete_branch, self._store, branch, end, force)
+        if not (self._forest.find(branch) is None and await self._delete_untouched(branch)):
+            shown = await self._forest.open(branch)
+            await shown.children.finish()
+            end = shown.worktree.journal.end
+            await trio.to_thread.run_sync(branching.delete_branch, self._store, branch, end, force)
         self._names.pop(self.name_of(branch), None)
+
+    async def _delete_untouched(self, branch: str) -> bool:
+        """Delete one without opening it, where nobody has done anything in it."""
+        async with self._finishing:
+            for made, position in list(self._unfinished):
+                if made.snapshot.branch == branch:
+                    await self._finish(made, position)
+            return await trio.to_thread.run_sync(branching.delete_untouched, self._store, branch)
 
     async def rename(self, branch: str, name: str) -> None:
         """Rename one. Raises EntryExists, InvalidArgument, NameTooLong."""

@@ -240,7 +240,7 @@ class Forest:
     async def _parent_of(self, branch: str) -> ShownBranch:
         for shown in self._open.values():
             if shown.children.has(branch):
-                await shown.children.finish()
+                await shown.children.finish_one(branch)
                 return shown
         info = await trio.to_thread.run_sync(self.store.branches.find, branch)
         if info is None or info.deleted_ns or branch == self.first.branch:

@@ -48,7 +48,7 @@ class Operations(FileRequests):
             if parent is None or (parent_inode == self._root_nodeid and name in self._hidden):
                 branches = self._history.branches_at(parent_inode)
                 if branches is not None:
-                    return await branches.lookup(name)
+                    return branches.lookup(name)
                 return self._history.lookup(parent_inode, name)
             inode = self._index.find(parent, name)
             if inode is None:

@@ -46,4 +46,6 @@ class Place:
         return self._index.root if nodeid == self.root_nodeid else None
 
     def _viewed(self, inode: Inode) -> pyfuse3.EntryAttributes:
-        return attributes.viewed(inode, self.nodeid(inode), self._generation)
+        # The root's nodeid is never given to anything else, and is told before the branch is open.
+        generation = 0 if inode.ino == ROOT_INO else self._generation
+        return attributes.viewed(inode, self.nodeid(inode), generation)

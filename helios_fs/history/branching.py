@@ -53,8 +53,9 @@ def fork(worktree: Worktree, name: str, user: str, host: str) -> tuple[Fork, int
 def finish_fork(store: Store, journal: Journal, made: Fork, position: int) -> BranchInfo:
     """Give a branch its journal and its file; `position` is the one behind the record in its parent's journal.
 
-    The parent's `journal` is synced up to there, and drops nothing meanwhile. Durable on return; repeating one that
-    failed is fine. Waits for the disk: call it from a thread. Raises StoreFull, StoreFault.
+    The parent's `journal` is synced up to there, and drops nothing meanwhile. Durable after `settle_fork`, which comes
+    before the first change of the branch and before the parent seals the record; repeating one that failed is fine.
+    May wait for the disk: call it from a thread. Raises StoreFull, StoreFault.
     """
     beginning = made.snapshot
     head = store.head(made.parent)
@@ -71,8 +72,13 @@ def finish_fork(store: Store, journal: Journal, made: Fork, position: int) -> Br
         user=beginning.user,
         host=beginning.host,
     )
-    store.branches.write(info)
+    store.branches.write(info, durably=False)
     return info
+
+
+def settle_fork(store: Store, branch: str) -> None:
+    """Make a branch's journal and its file durable. Waits for the disk. Raises StoreFault."""
+    Journal.sync_fork(journal_directory(store.path, branch))
 
 
 def finish_all(store: Store, worktree: Worktree) -> None:
@@ -82,6 +88,7 @@ def finish_all(store: Store, worktree: Worktree) -> None:
     while worktree.unfinished_forks:
         made, position = worktree.unfinished_forks[0]
         finish_fork(store, worktree.journal, made, position)
+        settle_fork(store, made.snapshot.branch)
         worktree.unfinished_forks.pop(0)
 
 
@@ -95,7 +102,9 @@ def fork_offline(store: Store, parent: str, name: str, user: str, host: str) -> 
             check_free(store, parent, name)
             made, position = fork(worktree, name, user, host)
             worktree.journal.sync()
-            return finish_fork(store, worktree.journal, made, position)
+            info = finish_fork(store, worktree.journal, made, position)
+            settle_fork(store, info.id)
+            return info
         finally:
             worktree.journal.close()
     finally:
@@ -188,6 +197,22 @@ def rename_branch(store: Store, branch: str, name: str) -> BranchInfo:
     renamed = msgspec.structs.replace(info, name=name)
     store.branches.write(renamed)
     return renamed
+
+
+def delete_untouched(store: Store, branch: str) -> bool:
+    """Delete a branch that nobody has open and in which nobody has done anything; tell whether it was one.
+
+    Raises Busy where it is open, or has branches of its own.
+    """
+    lock = store.lock_branch(branch)
+    try:
+        info = store.branches.get(branch)
+        if not Journal.is_untouched(journal_directory(store.path, branch), info.fork_lsn):
+            return False
+        delete_branch(store, branch, info.fork_lsn)
+        return True
+    finally:
+        lock.release()
 
 
 def delete_branch(store: Store, branch: str, journal_end: int, force: bool = False) -> BranchInfo:

@@ -32,6 +32,7 @@ from helios_fs.journal.frame import (
     parse_header,
 )
 from helios_fs.journal.reserve import RESERVE_BYTES, Reserve
+from helios_fs.journal.segment import HEADER_BYTES as SEGMENT_HEADER_BYTES
 from helios_fs.journal.segment import SPARE_SUFFIX, SUFFIX, Segment
 from helios_fs.store import files
 
@@ -391,20 +392,35 @@ class Journal:
     def fork(self, directory: str, start: int, position: int) -> None:
         """Begin another journal, in `directory`: all that this one has from `start` to `position`, then its own.
 
-        Durable on return, where this journal was synced up to `position` before. Repeating one that failed is fine. May
-        run in a thread while this journal grows, but not while it drops segments. Raises StoreFull, StoreFault.
+        Durable after `sync_fork`, where this journal was synced up to `position` before. Repeating one that failed is
+        fine. May run in a thread while this journal grows, but not while it drops segments. Raises StoreFull,
+        StoreFault.
         """
         os.makedirs(directory, mode=0o700, exist_ok=True)
         segments = list(self._segments)
         for segment, following in zip(segments, [*segments[1:], None], strict=True):
             if segment.start < position and (following is None or following.start > start):
                 files.link(segment.path, os.path.join(directory, os.path.basename(segment.path)))
-        own = Segment.create(directory, position)
-        try:
-            files.sync_data(own.fd)
-        finally:
-            own.close()
+        Segment.create(directory, position).close()
+
+    @staticmethod
+    def sync_fork(directory: str) -> None:
+        """Return when what `fork` made, and every other file in `directory`, would survive a power cut."""
+        for name in os.listdir(directory):
+            fd = files.open_file(os.path.join(directory, name), os.O_RDONLY)
+            try:
+                files.sync_data(fd)
+            finally:
+                os.close(fd)
         files.sync_directory(directory)
+        files.sync_directory(os.path.dirname(directory))
+
+    @staticmethod
+    def is_untouched(directory: str, position: int) -> bool:
+        """Tell whether nothing was appended to the journal that a fork began in `directory` at `position`."""
+        names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
+        newest = os.path.join(directory, names[-1]) if names else ""
+        return names[-1:] == [f"{position:016x}{SUFFIX}"] and os.path.getsize(newest) == SEGMENT_HEADER_BYTES
 
     def drop_spares(self) -> None:
         """Give the space of the spares back: nobody has needed one for a while, or somebody else needs it."""

@@ -5,8 +5,8 @@ file in the directory of its journal holds both. The first branch, `main`, has n
 
 Knows files only; never trees, journals' contents or mounts.
 
-B1. A branch is there when its file is, and the file is written last, by a rename: what it says of the journal beside
-    it was durable before.
+B1. A branch is there when its file is, and the file is written last, by a rename. Until it is durable, its parent's
+    journal has the record that made the branch; a file that is damaged then is as good as none.
 B2. Names are unique among the branches of one parent that are not deleted. Whoever owns the parent (its lock) makes
     and renames them; whoever owns the branch itself changes the rest.
 B3. A deleted branch keeps its journal and its refs until the next collection of garbage, and can be brought back.
@@ -158,18 +158,23 @@ class Branches:
             here = following.id
         return here
 
-    def write(self, info: BranchInfo) -> None:
-        """Make this what the branch's file says. Durable on return; its directory is there already."""
+    def write(self, info: BranchInfo, durably: bool = True) -> None:
+        """Make this what the branch's file says, the whole of it or nothing; its directory is there already.
+
+        Durable on return, unless not `durably`: then what was there before may be back after a power cut.
+        """
         directory = journal_directory(self._store_path, info.id)
         path = os.path.join(directory, FILE_NAME)
         fd = files.open_file(path + _NEW_SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             files.write_at(fd, encode_branch(info), 0)
-            files.sync_data(fd)
+            if durably:
+                files.sync_data(fd)
         finally:
             os.close(fd)
         files.replace(path + _NEW_SUFFIX, path)
-        files.sync_directory(directory)
+        if durably:
+            files.sync_directory(directory)
 
 
 def encode_branch(info: BranchInfo) -> bytes:

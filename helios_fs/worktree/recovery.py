@@ -132,10 +132,18 @@ def recover(
     index.objects = store.objects.without_waiting()
     worktree = Worktree(branch, index, journal, index.objects, inos or Inos(store.reserve_inos), snapshots)
     worktree.changed_in_epoch = changed
-    worktree.unfinished_forks = [(fork, at) for fork, at in forks if store.branches.find(fork.snapshot.branch) is None]
+    worktree.unfinished_forks = [(fork, at) for fork, at in forks if not _is_there(store, fork)]
     if not differs:
         worktree.unchanged_since_snapshot()
     return worktree
+
+
+def _is_there(store: Store, fork: Fork) -> bool:
+    try:
+        return store.branches.find(fork.snapshot.branch) is not None
+    except CorruptObject:
+        # It was being written when the power went; the record that it was made from is still here (B1).
+        return False
 
 
 def replay_snapshots(
