@@ -162,7 +162,8 @@ def test_killed_itself_it_takes_the_command_along(caller: Caller) -> None:
 
 
 def test_what_is_left_behind_is_ended(caller: Caller) -> None:
-    script = "(trap '' TERM; cat fifo; cat fifo) >&- 2>&- & setsid cat fifo >&- 2>&- & echo done"
+    script = "(trap '' TERM; touch one; read x < fifo) >&- 2>&- & setsid sh -c 'touch two; read x < fifo' >&- 2>&- &"
+    script += " until [ -e one -a -e two ]; do :; done"
     os.mkfifo(caller.branch / "fifo")
     done = caller.run("sh", "-c", script)
     *_, left, remaining = ended(done)
@@ -222,8 +223,8 @@ def test_a_terminal_stays_usable(caller: Caller, terminal: Terminal) -> None:
 
 
 def test_ctrl_c_and_ctrl_z(caller: Caller, terminal: Terminal) -> None:
-    trap = "n=0; trap 'n=$((n+1)); echo int:$n; [ $n = 2 ] && exit 5' INT; echo ready; while :; do read x; done"
-    terminal.type(quoted(caller.words("sh", "-c", trap)) + "; echo code:$?\n")
+    script = "n=0; trap 'n=$((n+1)); echo int:$n; [ $n = 2 ] && exit 5' INT; trap 'echo contin''ued' CONT; echo ready"
+    terminal.type(quoted(caller.words("sh", "-c", script + "; while :; do read x; done")) + "; echo code:$?\n")
     terminal.wait_for("ready")
     terminal.type("\x03")
     terminal.wait_for("int:1")
@@ -232,7 +233,8 @@ def test_ctrl_c_and_ctrl_z(caller: Caller, terminal: Terminal) -> None:
     terminal.type("jobs; echo lis''ted\n")
     terminal.wait_for("listed")
     terminal.type("fg; echo code:$?\n")
-    terminal.wait_for("calling.py")
+    # The shell names the job before it hands the terminal over.
+    terminal.wait_for("continued")
     terminal.type("\x03")
     terminal.wait_for("int:2")
     terminal.wait_for("code:5")
