@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from helios_fs.cli import namespace
@@ -47,8 +47,8 @@ class Ended(NamedTuple):
     """The signal that ended it, or 0."""
     failure: str = ""
     """Why it could not be started, or nothing where it was."""
-    unshown: str = ""
-    """Why the directory could not be shown where it was wanted, or nothing where it was."""
+    shown: bool = False
+    """Whether it saw the directory at the other path."""
 
 
 class _Failure(Exception):
@@ -73,26 +73,30 @@ def run_over(
     shown_at: str | None,
     below: str,
     argv: Sequence[str],
-    env: Mapping[str, str],
+    environment: Callable[[str], Mapping[str, str]],
     mask: Iterable[signal.Signals],
+    tell: Callable[[str], None],
 ) -> Ended:
     """Run a command to its end in the directory `below` (relative, or empty) of `directory`, and say how it ended.
 
-    It sees `directory` at `shown_at`, where one is given and the machine allows it, else where it is. PWD in its
-    environment says where it starts. `mask` is what `hold_signals` returned.
+    It sees `directory` at `shown_at`, where one is given and the machine allows it. Where it does not, `tell` is called
+    with why, and the command sees `directory` where it is. `environment(where)` is what it gets for either place; PWD
+    stays where it means the same directory by another path. `mask` is what `hold_signals` returned.
     """
-    unshown = ""
     for place in [shown_at, None] if shown_at is not None else [None]:
         where = os.path.join(place or directory, below) if below else place or directory
+        env = dict(environment(place or directory))
+        if "PWD" not in env or os.path.realpath(env["PWD"]) != where:
+            env["PWD"] = where
         try:
-            child = _start(directory, place, where, argv, {**env, "PWD": where}, mask)
+            child = _start(directory, place, where, argv, env, mask)
         except _Failure as failure:
             if failure.stage == "show":
-                unshown = str(failure)
+                tell(str(failure))
                 continue
             code = NOT_FOUND if (failure.stage, failure.number) == ("start", errno.ENOENT) else NOT_EXECUTABLE
-            return Ended(code, 0, str(failure), unshown)
-        return _wait(child)._replace(unshown=unshown)
+            return Ended(code, failure=str(failure))
+        return _wait(child)._replace(shown=place is not None)
     raise AssertionError("the last place needs no namespace")
 
 

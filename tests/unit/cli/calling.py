@@ -13,11 +13,12 @@ from helios_fs.cli import child
 def main() -> int:
     directory, shown_at, below, *command = sys.argv[1:]
     mask = child.hold_signals()
+    told: list[str] = []
     before = child.left_behind()
-    ended = child.run_over(directory, shown_at or None, below, command, os.environ, mask)
+    ended = child.run_over(directory, shown_at or None, below, command, lambda _: os.environ, mask, told.append)
     left = len(child.left_behind(before))
     remaining = child.end_left_behind(before)
-    sys.stderr.write(json.dumps([*ended, left, remaining]) + "\n")
+    sys.stderr.write(json.dumps([*ended, told, left, remaining]) + "\n")
     return ended.code
 
 

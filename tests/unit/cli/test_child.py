@@ -56,7 +56,7 @@ def ended(done: subprocess.CompletedProcess[str]) -> list[object]:
 
 def test_shown_at_the_path_of_another(caller: Caller) -> None:
     done = caller.run("sh", "-c", "pwd; echo $PWD; cat ../name; echo new > ../made; exit 7", below="sub")
-    assert (done.returncode, ended(done)) == (7, [7, 0, "", "", 0, []])
+    assert (done.returncode, ended(done)) == (7, [7, 0, "", True, [], 0, []])
     assert done.stdout.split() == [str(caller.workspace / "sub")] * 2 + ["branch"]
     assert (caller.branch / "made").exists() and not (caller.workspace / "made").exists()
     assert (caller.workspace / "name").read_text() == "workspace"
@@ -90,8 +90,15 @@ def test_where_it_cannot_be_shown_it_runs_where_it_is(caller: Caller) -> None:
     caller.workspace.rename(caller.folder / "elsewhere")
     done = caller.run("sh", "-c", "pwd; echo $PWD", below="sub")
     assert done.stdout.split() == [str(caller.branch / "sub")] * 2
-    code, number, failure, unshown, *_ = ended(done)
-    assert (code, number, failure) == (0, 0, "") and "mount: No such file" in str(unshown)
+    code, _, failure, shown, told, *_ = ended(done)
+    assert (code, failure, shown) == (0, "", False) and "mount: No such file" in str(told)
+
+
+def test_a_path_through_a_symlink_stays_what_it_was(caller: Caller) -> None:
+    (caller.folder / "link").symlink_to(caller.workspace)
+    caller.environment["PWD"] = str(caller.folder / "link" / "sub")
+    assert caller.run("printenv", "PWD", below="sub").stdout.strip() == caller.environment["PWD"]
+    assert caller.run("printenv", "PWD", below="sub", shown=False).stdout.strip() == str(caller.branch / "sub")
 
 
 def test_without_a_namespace(caller: Caller) -> None:
