@@ -136,7 +136,7 @@ def _hidden(where: workspace.Workspace) -> Iterator[Finding]:
 
     with workspace.open_store(where) as store:
         try:
-            tree = store.objects.tree(store.refs.head(where.branch).tree)
+            tree = store.objects.tree(store.head(where.branch).tree)
         except NoSuchEntry:
             return
         if maps.find(store.objects, tree.root.content, directory_key(_HIDDEN)) is not None:

@@ -92,7 +92,7 @@ def settle(workspace: Workspace) -> str:
 
     seal_offline(workspace.store, workspace.branch)
     with open_store(workspace) as store:
-        return store.refs.head(workspace.branch).tree.hex()
+        return store.head(workspace.branch).tree.hex()
 
 
 def snapshots(workspace: Workspace) -> list[messages.SnapshotInfo]:

@@ -49,6 +49,35 @@ class Restore(msgspec.Struct, frozen=True, tag=True):
     paths: list[bytes] = []
 
 
+class OpenBranch(msgspec.Struct, frozen=True, tag=True):
+    """Open a branch that was made from this one, or from one that was."""
+
+    branch: str
+    """Its id."""
+
+
+class MakeBranch(msgspec.Struct, frozen=True, tag=True):
+    """Make a branch of the working tree as it is now."""
+
+    name: str
+    uid: int
+    """Who asks, as a user id."""
+
+
+class DeleteBranch(msgspec.Struct, frozen=True, tag=True):
+    """Delete a branch that was made from this one."""
+
+    branch: str
+    force: bool = False
+    """Even if that drops work that nobody else holds."""
+
+
+class BringBackBranch(msgspec.Struct, frozen=True, tag=True):
+    """Bring back a branch that was deleted and not collected yet."""
+
+    branch: str
+
+
 class Stats(msgspec.Struct, frozen=True, tag=True):
     """Counters of the running mount."""
 
@@ -115,6 +144,23 @@ class Restored(msgspec.Struct, frozen=True, tag=True):
     """How many paths were changed."""
 
 
+class BranchOpened(msgspec.Struct, frozen=True, tag=True):
+    """The branch is open, and has a control socket of its own."""
+
+    path: bytes
+    """Where its tree is."""
+
+
+class BranchMade(msgspec.Struct, frozen=True, tag=True):
+    """The branch is there, and survives the death of the daemon."""
+
+    branch: str
+
+
+class BranchChanged(msgspec.Struct, frozen=True, tag=True):
+    """It is done, durably."""
+
+
 class StatsReply(msgspec.Struct, frozen=True, tag=True):
     """Counters by name; a name ends in its unit."""
 
@@ -133,8 +179,32 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Hello | TakeSnapshot | ListSnapshots | Seal | Restore | Stats | Unmount
-Reply = HelloReply | SnapshotTaken | Snapshots | Sealed | Restored | StatsReply | Unmounting | Failed
+Request = (
+    Hello
+    | TakeSnapshot
+    | ListSnapshots
+    | Seal
+    | Restore
+    | OpenBranch
+    | MakeBranch
+    | DeleteBranch
+    | BringBackBranch
+    | Stats
+    | Unmount
+)
+Reply = (
+    HelloReply
+    | SnapshotTaken
+    | Snapshots
+    | Sealed
+    | Restored
+    | BranchOpened
+    | BranchMade
+    | BranchChanged
+    | StatsReply
+    | Unmounting
+    | Failed
+)
 
 _encode = msgspec.json.Encoder().encode
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

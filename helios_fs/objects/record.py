@@ -32,6 +32,7 @@ SNAPSHOT_RENAME: Final = 12
 SNAPSHOT_DELETE: Final = 13
 GRAFT: Final = 14
 ASSUME: Final = 15
+FORK: Final = 16
 
 ORPHAN: Final = 1
 """Frame flag: the inode had no name when this happened."""
