@@ -29,6 +29,7 @@ VERBS: Final = {
     "log": ("log", "The snapshots of this workspace, newest first."),
     "show": ("log", "One snapshot."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
+    "run": ("run", "Run a command in an instant branch; keep, merge or drop what it did."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
     "stats": ("stats", "Figures of a running mount and its store."),
     "doctor": ("doctor", "What is wrong on this machine or with a store, and what to do."),

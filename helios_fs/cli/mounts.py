@@ -20,7 +20,10 @@ class Mount(NamedTuple):
     """Absolute path, surrogateescape."""
     store: str
     branch: str
+    """Id of the branch that the daemon mounted."""
     options: str
+    shown: str = "/"
+    """Which directory of the mount is shown there; another than / is a bind mount, as of a branch's tree."""
 
 
 def _unescape(field: bytes) -> str:
@@ -47,7 +50,7 @@ def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
             # The daemon writes what is not plain ASCII as %XX: a mount option can hold no more.
             plain = _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(_unescape(source)))
             store, _, branch = os.fsdecode(plain).rpartition("#")
-            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]))
+            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]), _unescape(fields[3]))
         found.append((mountpoint, mount))
     return found
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from helios_fs.cli import workspace
 from helios_fs.cli.snapshot import user_name
+from helios_fs.cli.standing import BRANCHES_NAME
 from helios_fs.cli.workspace import Workspace
 from helios_fs.control import messages
 from helios_fs.errors import EntryExists, HeliosError
@@ -56,14 +57,13 @@ def make_branch(parent: Workspace, name: str | None) -> Workspace:
                 if name is not None:
                     raise
                 continue
-            return Workspace(parent.store, made.branch, os.path.join(parent.mountpoint, ".branches", wanted))
+            return Workspace(parent.store, made.branch, os.path.join(parent.mountpoint, BRANCHES_NAME, wanted))
 
 
-def changes(parent: Workspace, branch: Workspace) -> Changes:
+def changes(branch: Workspace) -> Changes:
     """Return what has changed in a branch since it began; seals it first, so it costs what was written there."""
     from helios_fs.history.diff import diff_trees
 
-    _open(parent, branch.branch)
     tree = workspace.settle(branch)
     beginning = Branches(branch.store).get(branch.branch).snapshot
     base = workspace.pick(workspace.snapshots(branch), beginning).tree
@@ -72,9 +72,8 @@ def changes(parent: Workspace, branch: Workspace) -> Changes:
         return Changes(base, tree, [(change.kind, change.path) for change in found])
 
 
-def snapshot_branch(parent: Workspace, branch: Workspace, message: str) -> str:
+def snapshot_branch(branch: Workspace, message: str) -> str:
     """Take a snapshot of a branch and return its id."""
-    _open(parent, branch.branch)
     with workspace.connect(branch) as connection:
         return connection.ask(messages.TakeSnapshot(b"", message, user_name()), messages.SnapshotTaken).id
 
@@ -89,17 +88,7 @@ def discard_branch(parent: Workspace, branch: str, force: bool = True) -> None:
 
     It can be brought back until the next collection of garbage. Raises Busy, NotPermitted.
     """
-    if force:
-        below = Branches(parent.store).children(branch)
-        if below:
-            _open(parent, branch)
-        for child in below:
-            discard_branch(Workspace(parent.store, branch, None), child.id)
+    for child in Branches(parent.store).children(branch) if force else []:
+        discard_branch(Workspace(parent.store, branch, None), child.id)
     with workspace.connect(parent) as connection:
         connection.ask(messages.DeleteBranch(branch, force), messages.BranchChanged)
-
-
-def _open(parent: Workspace, branch: str) -> None:
-    """Have the parent's daemon open a branch, which answers for itself from then on."""
-    with workspace.connect(parent) as connection:
-        connection.ask(messages.OpenBranch(branch), messages.BranchOpened)

@@ -12,6 +12,7 @@ import click
 
 from helios_fs.control import client, messages
 from helios_fs.errors import InvalidArgument, NoSuchEntry, UsageError
+from helios_fs.objects.snapshot import MAIN_BRANCH
 
 if TYPE_CHECKING:
     from helios_fs.store.store import Store
@@ -26,6 +27,7 @@ class Workspace(NamedTuple):
     """Absolute path without symlinks."""
     branch: str
     mountpoint: str | None
+    """Where the branch's tree is: the mountpoint, or below its `.branches`."""
 
 
 def options(function: _F) -> _F:
@@ -59,12 +61,14 @@ def find(ctx: click.Context, directory: str | None, store: str | None, branch: s
     if found is None:
         where = directory or "here"
         raise UsageError(f"{where}: not in a mounted workspace (use -C PATH or --store STORE, or mount one first)")
-    return Workspace(found.store, found.branch, found.mountpoint)
+    from helios_fs.cli.standing import find_branch
+
+    return Workspace(found.store, *find_branch(found, path))
 
 
 def connect(workspace: Workspace) -> client.Connection:
     """Return a connection to the daemon that owns the workspace. Raises NoSuchEntry where none runs."""
-    found = client.find_daemon(workspace.store, workspace.branch)
+    found = find_daemon(workspace)
     if found is None:
         if workspace.mountpoint is not None:
             raise NoSuchEntry(
@@ -73,6 +77,25 @@ def connect(workspace: Workspace) -> client.Connection:
             )
         raise NoSuchEntry(f"{workspace.store}: not mounted; `helios mount MOUNTPOINT --store {workspace.store}` first")
     return found
+
+
+def find_daemon(workspace: Workspace) -> client.Connection | None:
+    """Return a connection to the daemon that has, or can open, the workspace's branch; None where none runs.
+
+    A mount opens a branch below its `.branches` when somebody needs it; until then its parent's owner is asked to.
+    """
+    found = client.find_daemon(workspace.store, workspace.branch)
+    if found is not None or workspace.branch == MAIN_BRANCH:
+        return found
+    from helios_fs.store.branches import Branches
+
+    info = Branches(workspace.store).find(workspace.branch)
+    parent = find_daemon(Workspace(workspace.store, info.parent, None)) if info is not None else None
+    if parent is None:
+        return None
+    with parent:
+        parent.ask(messages.OpenBranch(workspace.branch), messages.BranchOpened)
+    return client.find_daemon(workspace.store, workspace.branch)
 
 
 def open_store(workspace: Workspace) -> "Store":
@@ -84,7 +107,7 @@ def open_store(workspace: Workspace) -> "Store":
 
 def settle(workspace: Workspace) -> str:
     """Have everything up to now sealed, by the daemon or without one; return the working tree's hash in hex."""
-    connection = client.find_daemon(workspace.store, workspace.branch)
+    connection = find_daemon(workspace)
     if connection is not None:
         with connection:
             return connection.ask(messages.Seal(), messages.Sealed).tree
@@ -97,7 +120,7 @@ def settle(workspace: Workspace) -> str:
 
 def snapshots(workspace: Workspace) -> list[messages.SnapshotInfo]:
     """Return all snapshots of the branch, oldest first, sealed or not."""
-    connection = client.find_daemon(workspace.store, workspace.branch)
+    connection = find_daemon(workspace)
     if connection is not None:
         with connection:
             return connection.ask(messages.ListSnapshots(), messages.Snapshots).snapshots
