@@ -176,21 +176,27 @@ def _decide(run: Run, options: Options, before: Collection[int], wanted: bool) -
     from helios_fs.cli import outcome
 
     choice = _choice(run.ended, options)
-    if choice != "keep" and (left := child.end_left_behind(before)):
-        output.note(f"helios: processes that the command left behind do not end: {', '.join(map(str, left))}")
+    left = child.left_behind(before) if choice == "keep" else child.end_left_behind(before)
+    if left:
+        output.note(f"helios: what the command started goes on: {', '.join(map(str, left))}")
     changes = None
+    if wanted and not run.ended.failure:
+        try:
+            changes = outcome.changes(run.branch)
+        except (HeliosError, OSError) as error:
+            # A full disk, say: all the more reason to drop what is to be dropped.
+            output.note(f"helios: what changed cannot be told: {error}")
     try:
-        changes = outcome.changes(run.branch) if wanted and not run.ended.failure else None
+        if choice == "merge":
+            return _merge(run, options, changes)
         if choice == "discard":
             outcome.discard_branch(run.parent, run.branch.branch)
             return Result("discarded", changes, dropped=True)
-        if choice == "merge":
-            return _merge(run, options, changes)
         if options.message:
             return Result("kept", changes, snapshot=outcome.snapshot_branch(run.branch, options.message))
-        if changes is not None and not changes.changed and options.name is None and options.choice is None:
-            dropped = _drop_if_held(run)
-            return Result("discarded" if dropped else "kept", changes, dropped=dropped)
+        unasked = options.name is None and options.choice is None
+        if unasked and not left and changes is not None and not changes.changed and _drop_if_held(run):
+            return Result("discarded", changes, dropped=True)
         return Result("kept", changes)
     except (HeliosError, OSError) as error:
         return Result("kept", changes, problem=str(error))
