@@ -98,11 +98,30 @@ class BranchService:
         shown = await self._forest.open(request.branch)
         return messages.BranchOpened(shown.root_path())
 
+    async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
+        """List the branches that were made from this one."""
+        await self._shown.children.finish()
+        return messages.BranchNames(dict(self._shown.children.names()))
+
     async def make_branch(self, request: messages.MakeBranch) -> messages.BranchMade:
-        """Make a branch of the working tree as it is now, of what mappings have stored too."""
+        """Make a branch of the working tree as it is now, of what mappings have stored too, or of a snapshot."""
+        children = self._shown.children
+        if request.snapshot:
+            snapshot = self._worktree.snapshots.get(request.snapshot)
+            if not snapshot.tree:
+                await self._sealing.seal_now()
+                snapshot = self._worktree.snapshots.get(request.snapshot)
+            return messages.BranchMade(await children.make_from(snapshot, request.name, request.uid))
         await self._durability.write_back()
-        branch = self._shown.children.make(request.name, request.uid)
-        return messages.BranchMade(branch)
+        return messages.BranchMade(children.make(request.name, request.uid))
+
+    async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
+        """Rename a branch that was made from this one."""
+        children, directory = self._shown.children, self._shown.nodes.branches_nodeid
+        former = children.name_of(request.branch)
+        await children.rename(request.branch, request.name)
+        await trio.to_thread.run_sync(forget_name, directory, former.encode())
+        return messages.BranchChanged()
 
     async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
         """Delete a branch that was made from this one."""

@@ -4,7 +4,8 @@ Knows nothing of workspaces or branches.
 
 K1. What reaches this process reaches the command. It stays in this process group, so a terminal's signals (Ctrl-C,
     Ctrl-Z, a new size) and those to the whole group come to it directly; those sent to this process alone are passed
-    on. It stops when the command stops, so a shell's job control works; the terminal's foreground is never moved.
+    on, and those that end or stop a job to all of it that is in this group. It stops when the command stops, so a
+    shell's job control works; the terminal's foreground is never moved.
 K2. The command starts with the signal mask, dispositions and descriptors that this program was started with.
 K3. No signal that can be caught ends this process: it goes on after the command, to clean up. SIGKILL here is SIGKILL
     for the command too.
@@ -36,6 +37,10 @@ _PASSED_ON: Final = frozenset(
         signal.SIGWINCH, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT,
     }
 )  # fmt: skip
+_TO_THE_WHOLE_JOB: Final = frozenset(
+    {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP, signal.SIGCONT}
+)
+"""A shell that waits for a program ignores most of these: as from a terminal, both must get them."""
 
 
 class Ended(NamedTuple):
@@ -49,6 +54,8 @@ class Ended(NamedTuple):
     """Why it could not be started, or nothing where it was."""
     shown: bool = False
     """Whether it saw the directory at the other path."""
+    others: frozenset[int] = frozenset()
+    """Children that this process had before: they are none of the command's."""
 
 
 class _Failure(Exception):
@@ -83,6 +90,7 @@ def run_over(
     with why, and the command sees `directory` where it is. `environment(where)` is what it gets for either place; PWD
     stays where it means the same directory by another path. `mask` is what `hold_signals` returned.
     """
+    others = frozenset(left_behind())
     for place in [shown_at, None] if shown_at is not None else [None]:
         where = os.path.join(place or directory, below) if below else place or directory
         env = dict(environment(place or directory))
@@ -95,8 +103,8 @@ def run_over(
                 tell(str(failure))
                 continue
             code = NOT_FOUND if (failure.stage, failure.number) == ("start", errno.ENOENT) else NOT_EXECUTABLE
-            return Ended(code, failure=str(failure))
-        return _wait(child)._replace(shown=place is not None)
+            return Ended(code, failure=str(failure), others=others)
+        return _wait(child, others)._replace(shown=place is not None, others=others)
     raise AssertionError("the last place needs no namespace")
 
 
@@ -184,14 +192,14 @@ def _execute(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 # -- Waiting ---------------------------------------------------------------------------------------------------------
 
 
-def _wait(child: int) -> Ended:
+def _wait(child: int, others: Collection[int]) -> Ended:
     """Pass signals on until the command has ended; return how."""
     while True:
         got = signal.sigwaitinfo(_PASSED_ON | {signal.SIGCHLD})
         if got.si_signo != signal.SIGCHLD:
             # Above 0 the kernel sent it, for a terminal, and to the command as well.
             if got.si_code <= 0:
-                _send(child, got.si_signo)
+                _pass_on(child, got.si_signo, others)
             continue
         while (changed := _changed()) is not None:
             pid, status = changed
@@ -199,7 +207,7 @@ def _wait(child: int) -> Ended:
                 continue
             if os.WIFSTOPPED(status):
                 if _stop():
-                    _send(child, signal.SIGCONT)
+                    _pass_on(child, signal.SIGCONT, others)
             elif os.WIFSIGNALED(status):
                 return Ended(128 + os.WTERMSIG(status), os.WTERMSIG(status))
             elif os.WIFEXITED(status):
@@ -226,6 +234,19 @@ def _stop() -> bool:
     return signal.sigtimedwait({signal.SIGCONT}, 0) is not None
 
 
+def _pass_on(child: int, number: int, others: Collection[int]) -> None:
+    _send(child, number)
+    if number not in _TO_THE_WHOLE_JOB:
+        return
+    here, told, found = os.getpgrp(), {child}, {child}
+    while found:
+        # Again, for what was started while we looked.
+        found = {process for process, group in _descendants(others) if group == here} - told
+        for process in found:
+            _send(process, number)
+        told |= found
+
+
 def _send(process: int, number: int) -> None:
     try:
         os.kill(process, number)
@@ -236,8 +257,8 @@ def _send(process: int, number: int) -> None:
 # -- What it has left behind -----------------------------------------------------------------------------------------
 
 
-def left_behind(before: Collection[int] = ()) -> list[int]:
-    """Return the descendants of this process but for those that were children `before`; the dead are reaped."""
+def left_behind(others: Collection[int] = ()) -> list[int]:
+    """Return the descendants of this process but for children among `others`, and theirs; the dead are reaped."""
     while _changed() is not None:
         pass
     try:
@@ -245,27 +266,32 @@ def left_behind(before: Collection[int] = ()) -> list[int]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return []
-    children: dict[int, list[int]] = {}
+    return [process for process, _ in _descendants(others)]
+
+
+def _descendants(others: Collection[int]) -> list[tuple[int, int]]:
+    """Return (process id, process group) of all living descendants but for `others` and theirs."""
+    children: dict[int, list[tuple[int, int]]] = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                state, parent, group = file.read().rpartition(b")")[2].split()[:3]
         except OSError:
             continue  # it ended while we looked
-        if state != b"Z" and int(name) not in before:
-            children.setdefault(int(parent), []).append(int(name))
-    found: list[int] = []
+        if state != b"Z" and int(name) not in others:
+            children.setdefault(int(parent), []).append((int(name), int(group)))
+    found: list[tuple[int, int]] = []
     following = [os.getpid()]
     while following:
         here = children.get(following.pop(), [])
         found += here
-        following += here
+        following += [process for process, _ in here]
     return found
 
 
-def end_left_behind(before: Collection[int] = ()) -> list[int]:
+def end_left_behind(others: Collection[int]) -> list[int]:
     """End what a command left running, by SIGTERM and, after two seconds, SIGKILL; return what even that did not."""
-    left = left_behind(before)
+    left = left_behind(others)
     started = time.monotonic()
     for process in left:
         _send(process, signal.SIGTERM)
@@ -276,5 +302,5 @@ def end_left_behind(before: Collection[int] = ()) -> list[int]:
                 _send(process, signal.SIGKILL)
         # A grandchild's end tells us nothing until it has become our child, so look again now and then.
         signal.sigtimedwait({signal.SIGCHLD}, 0.05)
-        left = left_behind(before)
+        left = left_behind(others)
     return left

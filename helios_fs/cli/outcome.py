@@ -7,14 +7,13 @@ O1. A branch is dropped only by force where that was asked for; a branch that wa
 O2. A merge that is not done leaves the branch, and the workspace as it was.
 """
 
-import os
 import secrets
 import time
 from typing import NamedTuple
 
+from helios_fs.cli import branch as branch_verb
 from helios_fs.cli import workspace
 from helios_fs.cli.snapshot import user_name
-from helios_fs.cli.standing import BRANCHES_NAME
 from helios_fs.cli.workspace import Workspace
 from helios_fs.control import messages
 from helios_fs.errors import EntryExists, HeliosError
@@ -45,19 +44,14 @@ def make_branch(parent: Workspace, name: str | None) -> Workspace:
 
     It survives the death of the daemon on return. Raises EntryExists, InvalidArgument, NameTooLong, ReadOnly.
     """
-    assert parent.mountpoint is not None
     if name is not None:
         check_name(name)
-    with workspace.connect(parent) as connection:
-        while True:
-            wanted = name or time.strftime("run-%Y%m%d-%H%M%S-") + secrets.token_hex(3)
-            try:
-                made = connection.ask(messages.MakeBranch(wanted, os.getuid()), messages.BranchMade)
-            except EntryExists:
-                if name is not None:
-                    raise
-                continue
-            return Workspace(parent.store, made.branch, os.path.join(parent.mountpoint, BRANCHES_NAME, wanted))
+        return branch_verb.make(parent, name)
+    while True:
+        try:
+            return branch_verb.make(parent, time.strftime("run-%Y%m%d-%H%M%S-") + secrets.token_hex(3))
+        except EntryExists:
+            continue
 
 
 def changes(branch: Workspace) -> Changes:
@@ -88,7 +82,7 @@ def discard_branch(parent: Workspace, branch: str, force: bool = True) -> None:
 
     It can be brought back until the next collection of garbage. Raises Busy, NotPermitted.
     """
-    for child in Branches(parent.store).children(branch) if force else []:
-        discard_branch(Workspace(parent.store, branch, None), child.id)
+    for child in workspace.names_of(parent.store, branch).values() if force else []:
+        discard_branch(Workspace(parent.store, branch, None), child)
     with workspace.connect(parent) as connection:
         connection.ask(messages.DeleteBranch(branch, force), messages.BranchChanged)

@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
 import click
@@ -83,7 +83,8 @@ class Result(NamedTuple):
 @click.option("--json", "json_path", metavar="FILE", help="Write what came of it to FILE as JSON (/dev/fd/3, say).")
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what changed, nor store it where it is dropped anyway.")
 @click.option("--no-namespace", is_flag=True, help="Run below .branches, not at the workspace's own path.")
-@workspace.options
+@click.option("-C", "directory", metavar="PATH", help="As if called in PATH (default: here).")
+@click.option("--store", metavar="STORE", help="The workspace that has this store, which must be mounted.")
 @click.pass_context
 def verb(
     ctx: click.Context,
@@ -114,9 +115,8 @@ def verb(
     try:
         # What is sent from here on is kept for the command.
         mask = child.hold_signals()
-        before = child.left_behind()
         run = _run(where, below, command, options, mask)
-        result = _decide(run, options, before, wanted=report is not None or not quiet)
+        result = _decide(run, options, wanted=report is not None or not quiet)
         code = _code(run, result)
         if report is not None:
             _write_report(report, run, result, code)
@@ -171,12 +171,12 @@ def _run(where: "Workspace", below: str, command: tuple[str, ...], options: Opti
 # -- What becomes of the branch --------------------------------------------------------------------------------------
 
 
-def _decide(run: Run, options: Options, before: Collection[int], wanted: bool) -> Result:
+def _decide(run: Run, options: Options, wanted: bool) -> Result:
     """Keep, merge or drop the branch; look at what changed first, where that is `wanted`."""
     from helios_fs.cli import outcome
 
     choice = _choice(run.ended, options)
-    left = child.left_behind(before) if choice == "keep" else child.end_left_behind(before)
+    left = (child.left_behind if choice == "keep" else child.end_left_behind)(run.ended.others)
     if left:
         output.note(f"helios: what the command started goes on: {', '.join(map(str, left))}")
     changes = None

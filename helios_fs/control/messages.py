@@ -56,12 +56,25 @@ class OpenBranch(msgspec.Struct, frozen=True, tag=True):
     """Its id."""
 
 
+class ListBranches(msgspec.Struct, frozen=True, tag=True):
+    """Every branch that was made from this one."""
+
+
 class MakeBranch(msgspec.Struct, frozen=True, tag=True):
-    """Make a branch of the working tree as it is now."""
+    """Make a branch of the working tree as it is now, or of a snapshot."""
 
     name: str
     uid: int
     """Who asks, as a user id."""
+    snapshot: str = ""
+    """Id of the snapshot in which it begins; empty for the working tree."""
+
+
+class RenameBranch(msgspec.Struct, frozen=True, tag=True):
+    """Give a branch that was made from this one another name."""
+
+    branch: str
+    name: str
 
 
 class DeleteBranch(msgspec.Struct, frozen=True, tag=True):
@@ -151,6 +164,13 @@ class BranchOpened(msgspec.Struct, frozen=True, tag=True):
     """Where its tree is."""
 
 
+class BranchNames(msgspec.Struct, frozen=True, tag=True):
+    """The branches that were made from one."""
+
+    branches: dict[str, str]
+    """Name -> id."""
+
+
 class BranchMade(msgspec.Struct, frozen=True, tag=True):
     """The branch is there, and survives the death of the daemon."""
 
@@ -186,7 +206,9 @@ Request = (
     | Seal
     | Restore
     | OpenBranch
+    | ListBranches
     | MakeBranch
+    | RenameBranch
     | DeleteBranch
     | BringBackBranch
     | Stats
@@ -199,6 +221,7 @@ Reply = (
     | Sealed
     | Restored
     | BranchOpened
+    | BranchNames
     | BranchMade
     | BranchChanged
     | StatsReply

@@ -47,6 +47,12 @@ class Service(Protocol):
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         """Open a branch below this one."""
 
+    async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
+        """List the branches that were made from this one; each has a journal of its own on return."""
+
+    async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
+        """Rename a branch that was made from this one."""
+
     async def make_branch(self, request: messages.MakeBranch) -> messages.BranchMade:
         """Make a branch of the working tree as it is now."""
 
@@ -194,6 +200,10 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.restore(request)
         case messages.OpenBranch():
             return await service.open_branch(request)
+        case messages.ListBranches():
+            return await service.list_branches(request)
+        case messages.RenameBranch():
+            return await service.rename_branch(request)
         case messages.MakeBranch():
             return await service.make_branch(request)
         case messages.DeleteBranch():

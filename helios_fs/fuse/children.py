@@ -19,7 +19,7 @@ from pyfuse3 import EntryAttributes
 
 from helios_fs.errors import EntryExists, HeliosError, NoSuchEntry
 from helios_fs.history import branching
-from helios_fs.objects.snapshot import Fork
+from helios_fs.objects.snapshot import Fork, Snapshot
 from helios_fs.store.branches import check_name
 
 if TYPE_CHECKING:
@@ -87,6 +87,18 @@ class ChildBranches:
         self._unfinished.append((made, position))
         self._wanted.set()
         return branch
+
+    async def make_from(self, snapshot: Snapshot, name: str, uid: int) -> str:
+        """Make a branch that begins with a sealed snapshot; return its id. Durable on return. Raises as `make` does."""
+        check_name(name)
+        async with self._finishing:
+            if name in self._names:
+                raise EntryExists(f"a branch named '{name}' exists")
+            info = await trio.to_thread.run_sync(
+                branching.fork_snapshot, self._store, self._shown.branch, snapshot, name, _user_name(uid), _HOST
+            )
+            self._names[name] = info.id
+        return info.id
 
     async def finish(self) -> None:
         """Return when every branch that was made has a journal of its own. Raises StoreFull, StoreFault.

@@ -19,9 +19,10 @@ from helios_fs.errors import Busy, EntryExists, NotPermitted
 from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
 from helios_fs.objects.ids import SnapshotId, next_snapshot_id
-from helios_fs.objects.snapshot import Fork, Snapshot, encode_fork
+from helios_fs.objects.snapshot import Fork, Head, HeadMoved, Snapshot, SnapshotSealed, encode_fork
 from helios_fs.store.branches import BranchInfo, check_name, journal_directory, new_branch_id
 from helios_fs.store.store import Store
+from helios_fs.worktree.recovery import FORKS_RESERVE_BYTES, recover, take_over
 from helios_fs.worktree.worktree import Worktree
 
 
@@ -72,6 +73,105 @@ def finish_fork(store: Store, journal: Journal, made: Fork, position: int) -> Br
     )
     store.branches.write(info)
     return info
+
+
+def finish_all(store: Store, worktree: Worktree) -> None:
+    """Do what an owner that died had not come to: give every branch that its journal names a journal of its own."""
+    if worktree.unfinished_forks:
+        worktree.journal.sync()
+    while worktree.unfinished_forks:
+        made, position = worktree.unfinished_forks[0]
+        finish_fork(store, worktree.journal, made, position)
+        worktree.unfinished_forks.pop(0)
+
+
+def fork_offline(store: Store, parent: str, name: str, user: str, host: str) -> BranchInfo:
+    """Make a branch of one that nobody has mounted. Durable on return. Raises Busy, and as `fork` does."""
+    lock = store.lock_branch(parent)
+    try:
+        worktree, _ = take_over(store, parent)
+        try:
+            finish_all(store, worktree)
+            check_free(store, parent, name)
+            made, position = fork(worktree, name, user, host)
+            worktree.journal.sync()
+            return finish_fork(store, worktree.journal, made, position)
+        finally:
+            worktree.journal.close()
+    finally:
+        lock.release()
+
+
+def adopt(store: Store, parent: str) -> None:
+    """Finish the branches of a parent whose owner has died before it could. Raises Busy where somebody owns it."""
+    lock = store.lock_branch(parent)
+    try:
+        worktree = recover(store, parent)
+        try:
+            finish_all(store, worktree)
+        finally:
+            worktree.journal.close()
+    finally:
+        lock.release()
+
+
+def fork_snapshot(store: Store, parent: str, snapshot: Snapshot, name: str, user: str, host: str) -> BranchInfo:
+    """Make a branch that begins with a sealed snapshot of its parent's history. Durable on return.
+
+    The caller owns the parent, and has seen to it that the name is free. Raises InvalidArgument, StoreFull, StoreFault.
+    """
+    check_name(name)
+    branch, epoch = new_branch_id(), snapshot.epoch + 1
+    beginning = Snapshot(
+        id=next_snapshot_id(SnapshotId(snapshot.id)),
+        branch=branch,
+        tree=snapshot.tree,
+        parents=[snapshot.id],
+        time_ns=time.time_ns(),
+        epoch=epoch,
+        message=f"branch {name} from {snapshot.id}",
+        user=user,
+        host=host,
+    )
+    base = Head(branch, snapshot.tree, 0, epoch + 1)
+    with store.writer() as writer:
+        writer.publish([SnapshotSealed(beginning), HeadMoved(base)], branch, store.take_branch(branch))
+    Journal.create(journal_directory(store.path, branch), 0, FORKS_RESERVE_BYTES).close()
+    info = BranchInfo(
+        id=branch,
+        parent=parent,
+        name=name,
+        base=base,
+        fork_lsn=0,
+        fork_epoch=epoch,
+        snapshot=beginning.id,
+        created_ns=beginning.time_ns,
+        user=user,
+        host=host,
+    )
+    store.branches.write(info)
+    return info
+
+
+def delete_offline(store: Store, branch: str, force: bool) -> None:
+    """Delete a branch that nobody has open, of a parent that nobody has mounted.
+
+    Raises Busy, and as `delete_branch` does.
+    """
+    parent_lock = store.lock_branch(store.branches.get(branch).parent)
+    try:
+        lock = store.lock_branch(branch)
+        try:
+            worktree = recover(store, branch)
+            try:
+                finish_all(store, worktree)
+                delete_branch(store, branch, worktree.journal.end, force)
+            finally:
+                worktree.journal.close()
+        finally:
+            lock.release()
+    finally:
+        parent_lock.release()
 
 
 def check_free(store: Store, parent: str, name: str) -> None:

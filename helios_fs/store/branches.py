@@ -151,13 +151,6 @@ class Branches:
             here = following.id
         return here
 
-    def child(self, parent: str, name: str) -> BranchInfo:
-        """Return the branch of this name that was made from the one with the id `parent`. Raises NoSuchEntry."""
-        for info in self.children(parent):
-            if info.name == name:
-                return info
-        raise NoSuchEntry(f"there is no branch {name} (`helios branch` lists them)")
-
     def write(self, info: BranchInfo) -> None:
         """Make this what the branch's file says. Durable on return; its directory is there already."""
         directory = journal_directory(self._store_path, info.id)

@@ -25,8 +25,11 @@ from helios_fs.worktree.replay import CLOSES_EPOCH, replay_frame
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.worktree import Worktree
 
-_FORKS_RESERVE_BYTES: Final = 64 * 1024
+FORKS_RESERVE_BYTES: Final = 64 * 1024
 """What the journals of all branches but the first keep for a full disk: there may be thousands."""
+
+
+MAX_EPOCH: Final = 1 << 63
 
 
 def journal_directory(store: Store, branch: str) -> str:
@@ -36,7 +39,7 @@ def journal_directory(store: Store, branch: str) -> str:
 
 def open_journal(store: Store, head: Head) -> Journal:
     """Open the journal of a branch whose lock the caller holds, for appending behind what `recover` finds whole."""
-    reserve = RESERVE_BYTES if head.branch == MAIN_BRANCH else _FORKS_RESERVE_BYTES
+    reserve = RESERVE_BYTES if head.branch == MAIN_BRANCH else FORKS_RESERVE_BYTES
     return Journal.open(journal_directory(store, head.branch), head.lsn, reserve_bytes=reserve)
 
 
@@ -45,8 +48,9 @@ def known_snapshots(store: Store, branch: str) -> Snapshots:
     info = store.branches.find(branch)
     snapshots = Snapshots(branch, info.snapshot if info is not None else "")
     lineage = [store.refs.snapshots(branch)]
+    before = MAX_EPOCH
     while info is not None:
-        before = info.fork_epoch
+        before = min(before, info.fork_epoch)
         lineage.append([one for one in store.refs.snapshots(info.parent) if one.epoch < before])
         info = store.branches.find(info.parent)
     for generation in reversed(lineage):

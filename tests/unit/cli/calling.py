@@ -14,11 +14,10 @@ def main() -> int:
     directory, shown_at, below, *command = sys.argv[1:]
     mask = child.hold_signals()
     told: list[str] = []
-    before = child.left_behind()
     ended = child.run_over(directory, shown_at or None, below, command, lambda _: os.environ, mask, told.append)
-    left = len(child.left_behind(before))
-    remaining = child.end_left_behind(before)
-    sys.stderr.write(json.dumps([*ended, told, left, remaining]) + "\n")
+    left = len(child.left_behind(ended.others))
+    remaining = child.end_left_behind(ended.others)
+    sys.stderr.write(json.dumps([*ended[:-1], told, left, remaining]) + "\n")
     return ended.code
 
 

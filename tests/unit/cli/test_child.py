@@ -142,6 +142,28 @@ def test_a_signal_is_passed_on_once(caller: Caller, name: str) -> None:
     assert (said, running.returncode) == ("got\n", 9)
 
 
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_a_signal_ends_the_whole_job(caller: Caller, name: str) -> None:
+    # The shell waits for `cat`, and ignores SIGINT until that has ended.
+    running = caller.start("sh", "-c", "mkfifo fifo; sh -c 'echo ready; exec cat fifo'; echo went on")
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    running.send_signal(getattr(signal, "SIG" + name))
+    said, _ = running.communicate(timeout=60)
+    assert (said, running.returncode) == ("", 128 + getattr(signal, "SIG" + name))
+
+
+def test_other_children_are_left_alone(caller: Caller) -> None:
+    os.mkfifo(caller.branch / "fifo")
+    words = quoted(caller.words("true"))
+    script = f"cat {caller.branch}/fifo > /dev/null 2>&1 & exec {words}"
+    done = subprocess.run(
+        ["sh", "-c", script], env=caller.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, timeout=60
+    )
+    assert json.loads(done.stderr)[-2:] == [0, []]
+    # `cat` still reads, so this does not wait.
+    (caller.branch / "fifo").write_text("x")
+
+
 def test_signals_are_as_they_were_before(caller: Caller) -> None:
     script = "grep -E 'Sig(Blk|Ign)' /proc/self/status"
     plain = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, text=True)
