@@ -71,6 +71,8 @@ class BranchService:
 
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Seal everything up to now."""
+        if self._shown.is_frozen:
+            return messages.Sealed(self._sealing.head.tree.hex(), 0, 0)
         await self._durability.write_back()
         await self._sealing.seal_now()
         head = self._sealing.head
@@ -97,6 +99,10 @@ class BranchService:
         """Open a branch that was made from this one, or from one that was; it has a socket then."""
         shown = await self._forest.open(request.branch)
         return messages.BranchOpened(shown.root_path())
+
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        """Close a branch that was made from this one, if nobody uses it: its parent's file tells who owns it then."""
+        return messages.BranchClosed(await self._forest.close_if_idle(request.branch))
 
     async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
         """List the branches that were made from this one."""
@@ -165,6 +171,8 @@ class BranchService:
         if self._shown is not self._forest.first:
             raise NotPermitted("this branch is part of another mount: unmount that")
         for shown in self._forest.shown():
+            if shown.is_frozen:
+                continue
             await shown.durability.write_back()
             try:
                 await shown.sealing.seal_now()
@@ -173,7 +181,8 @@ class BranchService:
                 _log.warning("unmounting with a journal that is not sealed: %s", error)
         try:
             for shown in self._forest.shown():
-                await shown.durability.sync()
+                if not shown.is_frozen:
+                    await shown.durability.sync()
         finally:
             pyfuse3.terminate()
         return messages.Unmounting()

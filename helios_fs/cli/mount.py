@@ -33,13 +33,20 @@ _MAX_LOG_BYTES: Final = 4 << 20
 @click.argument("mountpoint")
 @click.option("--store", metavar="STORE", help="The store to mount (default: one of this mountpoint's own).")
 @click.option("--branch", default="main", show_default=True, metavar="BRANCH", help="The branch to show.")
+@click.option("--snapshot", "snapshot", metavar="ID", help="Show this snapshot of the branch, read-only.")
 @click.option("--foreground", is_flag=True, help="Stay; log to stderr; Ctrl-C unmounts.")
 @click.option(
     "-o", "options", multiple=True, metavar="OPT[,OPT…]", help="allow_other, ro, show_snapshots, snapshots_dir=NAME."
 )
 @click.pass_context
 def verb(
-    ctx: click.Context, mountpoint: str, store: str | None, branch: str, foreground: bool, options: tuple[str, ...]
+    ctx: click.Context,
+    mountpoint: str,
+    store: str | None,
+    branch: str,
+    snapshot: str | None,
+    foreground: bool,
+    options: tuple[str, ...],
 ) -> None:
     """Mount a workspace at MOUNTPOINT, an empty directory; return when it is ready.
 
@@ -59,13 +66,20 @@ def verb(
     machine.check_mountpoint(point)
     path = existing_store(store) if store is not None else default_store(point)
     identity = workspace.branch_id(path, branch)
-    _check_unowned(path, identity)
     arguments = ["--store", path, "--branch", identity, "--mountpoint", point]
+    called = identity
+    if snapshot is None:
+        _check_unowned(path, identity, branch)
+    else:
+        found = workspace.pick_sealed(workspace.of_branch(path, identity), snapshot)
+        # Any number of mounts may show one snapshot: each has a name, and so a socket, of its own.
+        called = f"{identity}@{found.id}.{os.getpid()}"
+        arguments += ["--snapshot", found.id, "--called", called]
     for one in wanted:
         arguments += ["-o", one]
     if foreground:
         _become_daemon(arguments)
-    start_daemon(path, identity, arguments)
+    start_daemon(path, called, arguments)
 
 
 def parse_options(given: "Sequence[str]") -> list[str]:
@@ -110,14 +124,16 @@ def default_store(mountpoint: str) -> str:
     return path
 
 
-def _check_unowned(store: str, branch: str) -> None:
+def _check_unowned(store: str, branch: str, name: str) -> None:
     connection = find_daemon(store, branch)
     if connection is None:
         return
     with connection:
         owner = connection.hello()
     where = os.fsdecode(owner.mountpoint)
-    raise MountFailed(f"branch {branch} of {store} is already mounted at {where} (process {owner.pid})")
+    if workspace.let_go(store, branch, owner.pid):
+        return
+    raise MountFailed(f"branch {name} of {store} is already mounted at {where} (process {owner.pid})")
 
 
 def _become_daemon(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ from helios_fs.cli import workspace
 from helios_fs.cli.snapshot import user_name
 from helios_fs.cli.workspace import Workspace
 from helios_fs.control import messages
-from helios_fs.errors import EntryExists, HeliosError
+from helios_fs.errors import EntryExists
 from helios_fs.store.branches import Branches, check_name
 
 
@@ -34,7 +34,7 @@ class Merge(NamedTuple):
     """What came of a merge."""
 
     snapshot: str
-    """Id of the snapshot that it made in the workspace; empty where there were conflicts."""
+    """Id of the snapshot that it made in the workspace; empty where there were conflicts, or nothing to merge."""
     conflicts: list[tuple[str, bytes]]
     """(kind, path)."""
 
@@ -74,7 +74,10 @@ def snapshot_branch(branch: Workspace, message: str) -> str:
 
 def merge_branch(parent: Workspace, branch: Workspace, message: str) -> Merge:
     """Merge a branch into the one that it was made from: all of it, or nothing where there are conflicts."""
-    raise HeliosError(f"merge is not there yet ({parent.branch}, {branch.branch}, {message})")
+    import importlib
+
+    done = importlib.import_module("helios_fs.cli.merge").merge(parent, branch, message=message)
+    return Merge(done.snapshot, [(one.kind, one.path) for one in done.conflicts])
 
 
 def discard_branch(parent: Workspace, branch: str, force: bool = True) -> None:

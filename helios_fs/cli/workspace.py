@@ -82,17 +82,17 @@ def _find(ctx: click.Context, directory: str | None, store: str | None) -> Works
     if found is None:
         where = directory or "here"
         raise UsageError(f"{where}: not in a mounted workspace (use -C PATH or --store STORE, or mount one first)")
-    return _below(Workspace(found.store, found.branch, found.mountpoint), path, found.shown)
+    return _below(Workspace(found.store, found.branch, found.mountpoint), path, found.directory)
 
 
-def _below(mounted: Workspace, path: str, shown: str) -> Workspace:
+def _below(mounted: Workspace, path: str, directory: str) -> Workspace:
     """Return the branch of a mount that an absolute path is in: each `.branches/NAME` on the way leads into another.
 
-    The way begins at `shown`, the directory of the mount that is at its mountpoint: / for all but bind mounts.
+    The way begins at `directory`, the one of the mount that is at its mountpoint: / for all but bind mounts.
     """
     point = mounted.mountpoint or "/"
     branch = mounted.branch
-    parts = shown.strip("/").split("/")
+    parts = directory.strip("/").split("/")
     while len(parts) > 1 and parts[0] == BRANCHES:
         branch = child(mounted.store, branch, parts[1])
         parts = parts[2:]
@@ -148,7 +148,7 @@ def of_branch(store: str, branch: str) -> Workspace:
 
     below: list[str] = []
     here = branch
-    shown = {mount.branch: mount.mountpoint for mount in mounts.listed() if mount.store == store}
+    shown = {one.branch: one.mountpoint for one in mounts.listed() if one.store == store and not one.snapshot}
     while here not in shown:
         info = Branches(store).find(here)
         if info is None:
@@ -184,6 +184,20 @@ def find_daemon(store: str, branch: str) -> client.Connection | None:
     with above:
         above.ask(messages.OpenBranch(branch), messages.BranchOpened)
     return client.find_daemon(store, branch)
+
+
+def let_go(store: str, branch: str, owner: int) -> bool:
+    """Have process `owner` close a branch that it shows below `.branches`, if nobody uses it; tell whether it did."""
+    from helios_fs.store.branches import Branches
+
+    info = Branches(store).find(branch)
+    above = client.find_daemon(store, info.parent) if info is not None else None
+    if above is None:
+        return False
+    with above:
+        if above.hello().pid != owner:
+            return False
+        return above.ask(messages.CloseBranch(branch), messages.BranchClosed).closed
 
 
 def connect(workspace: Workspace) -> client.Connection:

@@ -56,6 +56,12 @@ class OpenBranch(msgspec.Struct, frozen=True, tag=True):
     """Its id."""
 
 
+class CloseBranch(msgspec.Struct, frozen=True, tag=True):
+    """Close a branch that was made from this one, if nobody uses it, so that another process can mount it."""
+
+    branch: str
+
+
 class ListBranches(msgspec.Struct, frozen=True, tag=True):
     """Every branch that was made from this one."""
 
@@ -164,6 +170,12 @@ class BranchOpened(msgspec.Struct, frozen=True, tag=True):
     """Where its tree is."""
 
 
+class BranchClosed(msgspec.Struct, frozen=True, tag=True):
+    """Whether the branch is closed now; where not, somebody uses it."""
+
+    closed: bool
+
+
 class BranchNames(msgspec.Struct, frozen=True, tag=True):
     """The branches that were made from one."""
 
@@ -206,6 +218,7 @@ Request = (
     | Seal
     | Restore
     | OpenBranch
+    | CloseBranch
     | ListBranches
     | MakeBranch
     | RenameBranch
@@ -221,6 +234,7 @@ Reply = (
     | Sealed
     | Restored
     | BranchOpened
+    | BranchClosed
     | BranchNames
     | BranchMade
     | BranchChanged

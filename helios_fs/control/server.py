@@ -47,6 +47,9 @@ class Service(Protocol):
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         """Open a branch below this one."""
 
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        """Close a branch that was made from this one, if nobody uses it."""
+
     async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
         """List the branches that were made from this one; each has a journal of its own on return."""
 
@@ -200,6 +203,8 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.restore(request)
         case messages.OpenBranch():
             return await service.open_branch(request)
+        case messages.CloseBranch():
+            return await service.close_branch(request)
         case messages.ListBranches():
             return await service.list_branches(request)
         case messages.RenameBranch():

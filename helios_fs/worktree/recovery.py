@@ -6,7 +6,7 @@ Knows nothing of mounts. Cost follows what is not sealed.
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from helios_fs.errors import CorruptObject, NoSuchEntry
@@ -107,12 +107,13 @@ def recover(
     snapshots = known_snapshots(store, branch)
     info = store.branches.find(branch)
     own_from = info.fork_lsn if info is not None else 0
+    lineage = store.branches.lineage(branch)
     forks: list[tuple[Fork, int]] = []
     position = head.lsn
     changed = False
     for frame in journal.frames(head.lsn, check_data=True):
         replay_frame(index, frame)
-        fork = replay_snapshots(index, branch, snapshots, frame, inherited=frame.position < own_from)
+        fork = replay_snapshots(index, lineage, snapshots, frame, inherited=frame.position < own_from)
         if fork is not None:
             forks.append((fork, frame.next_position))
         changed = frame.kind not in CLOSES_EPOCH
@@ -129,10 +130,11 @@ def recover(
 
 
 def replay_snapshots(
-    index: Index, branch: str, snapshots: Snapshots, frame: Frame, inherited: bool = False
+    index: Index, lineage: Sequence[str], snapshots: Snapshots, frame: Frame, inherited: bool = False
 ) -> Fork | None:
     """Apply what a record says of snapshots and epochs; return a fork that this branch made.
 
+    `lineage` is the branch's id, then those of the branches that it descends from.
     An `inherited` record is the parent's, from before this branch was made; what it names may be gone since. Raises
     CorruptObject where it does not fit (Y1).
     """
@@ -147,9 +149,9 @@ def replay_snapshots(
             fork = decode_fork(frame.payload)
             if fork.snapshot.epoch != index.epoch:
                 raise CorruptObject(f"the record at {frame.position:#x} is no fork of epoch {index.epoch}")
-            if fork.snapshot.branch == branch:
+            if fork.snapshot.branch in lineage:
                 snapshots.add(fork.snapshot)
-            elif fork.parent == branch:
+            elif fork.parent == lineage[0]:
                 made = fork
         elif frame.kind == record.SNAPSHOT_RENAME:
             snapshots.rename(*record.unpack_snapshot_rename(frame.payload))

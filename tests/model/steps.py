@@ -46,13 +46,20 @@ class Thing:
 class Steps:
     """A branch and its model; each method is one step on both."""
 
-    def __init__(self, folder: str, choose: Choose) -> None:
-        """Make an empty branch in `folder` and an empty model; `choose` decides everything."""
+    def __init__(self, folder: str, choose: Choose, parent: "Steps | None" = None, name: str = "main") -> None:
+        """Make an empty branch in `folder` and an empty model, or open the branch `name`, just made from `parent`.
+
+        `choose` decides everything.
+        """
         self.choose = choose
-        self.branch = Branch(os.path.join(folder, "store"))
+        self.branch = Branch(os.path.join(folder, "store"), name)
         self.root = Thing(stat.S_IFDIR, 0o755)
         self.snapshots: dict[str, Dump] = {}
         self.models: dict[str, Thing] = {}
+        if parent is not None:
+            self.root = copy.deepcopy(parent.root)
+            self.snapshots = dict(parent.snapshots)
+            self.models = dict(parent.models)
         self.open: list[tuple[Inode, Thing]] = []
         self.lookups: list[Inode] = []
 
@@ -281,7 +288,7 @@ class Steps:
         self.seal()
         worktree = self.branch.worktree
         restore = Restore(worktree, self.branch.store.objects)
-        now = self.branch.store.refs.head("main").tree
+        now = self.branch.store.head(self.branch.name).tree
         restore.apply(restore.plan(now, worktree.snapshots.get(snapshot_id).tree))
         then, held = self.snapshots[snapshot_id], {inode.ino for inode in [*self.lookups, *(i for i, _ in self.open)]}
         shown = self.branch.dump()

@@ -41,6 +41,9 @@ class Answers:
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         return messages.BranchOpened(request.branch.encode())
 
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        return messages.BranchClosed(False)
+
     async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
         return messages.BranchNames({"name": "id"})
 
