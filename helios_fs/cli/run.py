@@ -257,7 +257,7 @@ def _say(run: Run, result: Result, options: Options) -> None:
     if result.merge is not None and result.merge.snapshot:
         output.note(f"helios: merged {name} as snapshot {result.merge.snapshot}")
     if not result.dropped:
-        merge, drop = (f"helios {verb} {shlex.quote(name)}" for verb in ("merge", "branch -d --force"))
+        merge, drop = (f"helios {verb} {shlex.quote(name)}" for verb in ("merge", "branch --force -d"))
         output.note(f"helios: kept as {name}; `{merge}` takes it over, `{drop}` drops it")
     elif not options.quiet:
         output.note(f"helios: dropped {name}")

@@ -60,7 +60,7 @@ def test_what_changed_is_said_and_kept(helios: Helios, sub: Path, shared: Worksp
     said = done.stderr.splitlines()
     [name] = [one for one in branches(shared) if one.startswith("run-")]
     assert said[:4] == [f"helios: 3 changed in {name}:", "A sub/deep", "M sub/file", "A sub/new"]
-    assert f"`helios merge {name}`" in said[4] and f"`helios branch -d --force {name}`" in said[4]
+    assert f"`helios merge {name}`" in said[4] and f"`helios branch --force -d {name}`" in said[4]
     assert (shared.path / ".branches" / name / "sub" / "file").read_text() == "after\n"
     drop(helios, sub, name)
 
