@@ -5,6 +5,7 @@ G2. SIGTERM, SIGINT and SIGHUP are a clean unmount.
 """
 
 import argparse
+import functools
 import logging
 import os
 import re
@@ -23,6 +24,8 @@ from helios_fs.fuse import loop
 from helios_fs.fuse.forest import Forest, Options, ShownBranch
 from helios_fs.fuse.mount import Mount
 from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
+from helios_fs.fuse.upkeep import AutoPrune, AutoSnapshot
+from helios_fs.history.schedule import parse_schedule
 from helios_fs.objects.snapshot import Snapshot
 from helios_fs.service import BranchService
 from helios_fs.store.store import Store
@@ -100,10 +103,21 @@ class Daemon:
                 nursery.start_soon(self._sync_now_and_then)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready, ready_fd)
+                self._start_upkeep(nursery)
                 await loop.run()
                 nursery.cancel_scope.cancel()
         finally:
             os.close(run_directory)
+
+    def _start_upkeep(self, nursery: trio.Nursery) -> None:
+        """Start what the mount does unasked, where it was told to, for the branch that is mounted."""
+        shown, when = self._forest.first, self._options.get("auto_snapshot")
+        service = BranchService(self._forest, shown, self._started_at)
+        if when:
+            take = functools.partial(service.take_automatic, f"helios mount --auto-snapshot {when}")
+            nursery.start_soon(AutoSnapshot(parse_schedule(when), shown.worktree, take).run)
+        if "retention" in self._options:
+            nursery.start_soon(AutoPrune(self._store, shown.worktree, service.delete).run)
 
     async def _tell_ready(self, ready_fd: int | None) -> None:
         # The kernel answers nobody before the first request, INIT, is answered; a stat in a thread waits for that.

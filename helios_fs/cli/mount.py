@@ -15,12 +15,14 @@ import click
 from helios_fs.cli import machine, output, workspace
 from helios_fs.control.client import find_daemon, socket_name
 from helios_fs.errors import HeliosError, MountFailed, UsageError
+from helios_fs.history.schedule import parse_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro"})
+_FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro", "retention"})
 _WITH_VALUE: Final = frozenset({"snapshots_dir"})
+_SCHEDULED: Final = "auto_snapshot"
 # What mount(8) and fstab pass along and what is so anyway.
 _NO_EFFECT: Final = frozenset(
     {"defaults", "rw", "noatime", "relatime", "nodev", "nosuid", "async", "user", "nouser", "auto", "noauto", "_netdev",
@@ -36,7 +38,18 @@ _MAX_LOG_BYTES: Final = 4 << 20
 @click.option("--snapshot", "snapshot", metavar="ID", help="Show this snapshot of the branch, read-only.")
 @click.option("--foreground", is_flag=True, help="Stay; log to stderr; Ctrl-C unmounts.")
 @click.option(
-    "-o", "options", multiple=True, metavar="OPT[,OPT…]", help="allow_other, ro, show_snapshots, snapshots_dir=NAME."
+    "--auto-snapshot",
+    metavar="WHEN",
+    help="Take snapshots by itself: 5m (every 5 minutes with a change), or quiet:30s (after a change, once nothing"
+    " has happened for 30 seconds).",
+)
+@click.option("--prune", is_flag=True, help="Delete old snapshots by the rules of `helios prune --save`.")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPT[,OPT…]",
+    help="allow_other, ro, show_snapshots, snapshots_dir=NAME, auto_snapshot=WHEN, retention.",
 )
 @click.pass_context
 def verb(
@@ -46,6 +59,8 @@ def verb(
     branch: str,
     snapshot: str | None,
     foreground: bool,
+    auto_snapshot: str | None,
+    prune: bool,
     options: tuple[str, ...],
 ) -> None:
     """Mount a workspace at MOUNTPOINT, an empty directory; return when it is ready.
@@ -53,7 +68,8 @@ def verb(
     Without --store, a store of the mountpoint's own below $XDG_DATA_HOME/helios is used, and made the first time.
     """
     store = store or (ctx.find_root().obj or {}).get("store")
-    wanted = parse_options(options)
+    asked = [*options, *([f"auto_snapshot={auto_snapshot}"] if auto_snapshot is not None else [])]
+    wanted = parse_options([*asked, "retention"] if prune else asked)
     point = os.path.realpath(mountpoint)
     for finding in (machine.fuse_device(), machine.fusermount()):
         if finding is not None:
@@ -75,6 +91,8 @@ def verb(
         # Any number of mounts may show one snapshot: each has a name, and so a socket, of its own.
         called = f"{identity}@{found.id}.{os.getpid()}"
         arguments += ["--snapshot", found.id, "--called", called]
+    if "retention" in wanted:
+        _say_if_no_rules(path, identity, branch)
     for one in wanted:
         arguments += ["-o", one]
     if foreground:
@@ -87,15 +105,21 @@ def parse_options(given: "Sequence[str]") -> list[str]:
     kept: list[str] = []
     for option in (part for text in given for part in text.split(",") if part):
         name, equals, value = option.partition("=")
-        if name in _WITH_VALUE:
+        if name == _SCHEDULED:
+            parse_schedule(value)
+            kept.append(option)
+        elif name in _WITH_VALUE:
             if not value or "/" in value or value in (".", "..") or len(os.fsencode(value)) > 255:
                 raise UsageError(f"-o {name}=NAME: {value!r} is no name for a directory")
             kept.append(option)
         elif name in _FLAGS and not equals:
             kept.append(option)
         elif name not in _NO_EFFECT or equals:
-            known = ", ".join(sorted(_FLAGS | {f"{one}=NAME" for one in _WITH_VALUE}))
+            known = ", ".join(sorted(_FLAGS | {f"{one}=NAME" for one in _WITH_VALUE} | {f"{_SCHEDULED}=WHEN"}))
             raise UsageError(f"-o {option}: no such mount option (there are: {known})")
+    unasked = [one for one in kept if one.partition("=")[0] in (_SCHEDULED, "retention")]
+    if "ro" in kept and unasked:
+        raise UsageError(f"-o {unasked[0]}: a read-only mount neither takes nor deletes snapshots")
     return kept
 
 
@@ -122,6 +146,13 @@ def default_store(mountpoint: str) -> str:
         make_store(path)
         output.note(f"made a new store: {path}")
     return path
+
+
+def _say_if_no_rules(store: str, branch: str, name: str) -> None:
+    from helios_fs.history.pruning import find_rules
+
+    if find_rules(store, branch) is None:
+        output.note(f"branch {name} keeps no rules yet, so no snapshot goes: `helios prune … --save` sets some")
 
 
 def _check_unowned(store: str, branch: str, name: str) -> None:

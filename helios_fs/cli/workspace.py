@@ -243,12 +243,7 @@ def snapshots(workspace: Workspace) -> list[messages.SnapshotInfo]:
     with open_store(workspace) as store:
         from helios_fs.worktree.recovery import known_snapshots
 
-        return [
-            messages.SnapshotInfo(
-                one.id, one.name, one.message, one.time_ns, one.parents, one.user, one.host, True, one.tree.hex()
-            )
-            for one in known_snapshots(store, workspace.branch).all()
-        ]
+        return [messages.info(one) for one in known_snapshots(store, workspace.branch).all()]
 
 
 def pick(known: Sequence[messages.SnapshotInfo], text: str) -> messages.SnapshotInfo:

@@ -38,6 +38,12 @@ class Service(Protocol):
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         """List all snapshots of the branch, oldest first."""
 
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        """Say anew what is given of a snapshot: name, message, protection."""
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        """Delete snapshots, all of them or none."""
+
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Return when everything before the request is in the store."""
 
@@ -197,6 +203,10 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.take_snapshot(request)
         case messages.ListSnapshots():
             return await service.list_snapshots(request)
+        case messages.DescribeSnapshot():
+            return await service.describe_snapshot(request)
+        case messages.DeleteSnapshots():
+            return await service.delete_snapshots(request)
         case messages.Seal():
             return await service.seal(request)
         case messages.Restore():

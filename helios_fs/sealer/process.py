@@ -26,8 +26,8 @@ from helios_fs.objects.snapshot import (
     Head,
     HeadMoved,
     RefEvent,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
     decode_fork,
     decode_snapshot,
@@ -122,8 +122,8 @@ def _snapshot_events(
             is_inherited = snapshot.branch in lineage and not is_ours
             if is_ours or (is_inherited and store.head(snapshot.branch).lsn <= frame.position):
                 yield SnapshotSealed(snapshot)
-        elif frame.kind == record.SNAPSHOT_RENAME:
-            yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_CHANGED:
+            yield SnapshotChanged(*record.unpack_snapshot_changed(frame.payload))
         elif frame.kind == record.SNAPSHOT_DELETE:
             outcome.deleted += 1
             yield SnapshotDeleted(frame.payload.decode("ascii"))

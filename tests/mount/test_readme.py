@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SECTIONS = ["For CI jobs and agents"]
 
-pytestmark = pytest.mark.fuse
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
 def transcript(section: str) -> list[tuple[str, str]]:

@@ -30,6 +30,12 @@ class Answers:
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         raise NoSuchEntry("none here")
 
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        raise NotPermitted("never")
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        return messages.SnapshotsDeleted()
+
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         self.waiting.set()
         await trio.sleep_forever()
