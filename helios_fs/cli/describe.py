@@ -12,7 +12,7 @@ from helios_fs.cli import output, workspace
 from helios_fs.cli.log import as_dict
 from helios_fs.cli.snapshot import sendable
 from helios_fs.cli.workspace import Workspace
-from helios_fs.control import client, messages
+from helios_fs.control import messages
 from helios_fs.errors import UsageError
 
 _IDS_AT_ONCE = 1_000
@@ -81,7 +81,7 @@ def delete(ctx: click.Context, ids: Sequence[str], as_json: bool, directory: str
 
 def describe(where: Workspace, request: messages.DescribeSnapshot) -> messages.SnapshotInfo:
     """Have a snapshot described, and return what is known of it then. It survives the daemon's death."""
-    connection = client.find_daemon(where.store, where.branch)
+    connection = workspace.find_daemon(where.store, where.branch)
     if connection is not None:
         with connection:
             return connection.ask(request, messages.SnapshotDescribed).snapshot
@@ -94,7 +94,7 @@ def describe(where: Workspace, request: messages.DescribeSnapshot) -> messages.S
 
 def delete_snapshots(where: Workspace, ids: Sequence[str]) -> None:
     """Have snapshots deleted. Raises NotPermitted for a protected one, with none deleted."""
-    connection = client.find_daemon(where.store, where.branch)
+    connection = workspace.find_daemon(where.store, where.branch)
     if connection is not None:
         with connection:
             for start in range(0, len(ids), _IDS_AT_ONCE):

@@ -17,7 +17,6 @@ from helios_fs.errors import UsageError
     "--graph", is_flag=True, help="Draw how snapshots follow one another, merges and other branches included."
 )
 @click.option("--all", "every", is_flag=True, help="The snapshots of all branches.")
-@click.option("--branch", metavar="NAME", help="The snapshots of this branch.")
 @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 @workspace.options
 @click.pass_context
@@ -27,7 +26,6 @@ def verb(
     count: int | None,
     graph: bool,
     every: bool,
-    branch: str | None,
     as_json: bool,
     directory: str | None,
     store: str | None,
@@ -38,9 +36,9 @@ def verb(
     """
     if graph and path is not None:
         raise UsageError("--graph and PATH exclude each other")
-    if every and branch is not None:
+    if every and workspace.names_branch(ctx):
         raise UsageError("--all and --branch exclude each other")
-    where = on_branch(workspace.find(ctx, directory, store), branch)
+    where = workspace.find(ctx, directory, store)
     if path is not None:
         from helios_fs.cli import lineage_log
         from helios_fs.cli.restore import paths_in_tree
@@ -54,16 +52,6 @@ def verb(
         lineage_log.of_branches(where, count, graph, every, as_json)
     else:
         _of_branch(where, count, as_json)
-
-
-def on_branch(where: Workspace, branch: str | None) -> Workspace:
-    """Return the workspace, or another branch of its store where one is named. Raises NoSuchEntry."""
-    if branch is None:
-        return where
-    from helios_fs.store.branches import Branches
-
-    found = Branches(where.store).by_name(branch)
-    return where if found == where.branch else where._replace(branch=found)
 
 
 def _of_branch(where: Workspace, count: int | None, as_json: bool) -> None:

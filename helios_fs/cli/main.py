@@ -28,6 +28,7 @@ VERBS: Final = {
     "commit": ("snapshot", "The same as snapshot."),
     "log": ("log", "The snapshots of this workspace, newest first, or those in which a path changed."),
     "show": ("log", "One snapshot."),
+    "diff": ("diff", "What differs between two of snapshot, branch and working tree; as a patch too."),
     "branch": ("branch", "List branches, make one, rename or delete one."),
     "describe": ("describe", "Name a snapshot, say why it was taken, protect it from deletion."),
     "delete": ("describe", "Delete snapshots."),

@@ -4,7 +4,7 @@ import click
 
 from helios_fs.cli import output, workspace
 from helios_fs.cli.describe import delete_snapshots
-from helios_fs.cli.log import as_dict, line, on_branch
+from helios_fs.cli.log import as_dict, line
 from helios_fs.errors import UsageError
 from helios_fs.history import pruning
 from helios_fs.history.retention import Rules, Verdict
@@ -23,7 +23,6 @@ _COUNT = click.IntRange(min=0)
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would go.")
 @click.option("--save", is_flag=True, help="Keep these rules for the branch, and for `mount --prune`.")
 @click.option("--forget", is_flag=True, help="Forget the rules kept for the branch; delete nothing.")
-@click.option("--branch", metavar="NAME", help="The branch to prune (default: that of the workspace).")
 @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 @workspace.options
 @click.pass_context
@@ -34,7 +33,6 @@ def verb(
     dry_run: bool,
     save: bool,
     forget: bool,
-    branch: str | None,
     as_json: bool,
     directory: str | None,
     store: str | None,
@@ -45,7 +43,7 @@ def verb(
     What is protected, has a name or is a merge stays, and so does the newest. Hours, days, weeks, months and
     years without a snapshot do not count.
     """
-    where = on_branch(workspace.find(ctx, directory, store), branch)
+    where = workspace.find(ctx, directory, store)
     given = {rule: count for rule, count in counts.items() if count is not None}
     if forget:
         if given or named or save or dry_run:

@@ -257,7 +257,9 @@ def _say(run: Run, result: Result, options: Options) -> None:
     if result.merge is not None and result.merge.snapshot:
         output.note(f"helios: merged {name} as snapshot {result.merge.snapshot}")
     if not result.dropped:
-        merge, drop = (f"helios {verb} {shlex.quote(name)}" for verb in ("merge", "branch --force -d"))
+        merge = f"helios merge {shlex.quote(name)}"
+        # Here a name is meant below where one stands.
+        drop = f"helios branch --force -d {shlex.quote(name.rpartition('/')[2])}"
         output.note(f"helios: kept as {name}; `{merge}` takes it over, `{drop}` drops it")
     elif not options.quiet:
         output.note(f"helios: dropped {name}")

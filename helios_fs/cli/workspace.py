@@ -56,6 +56,11 @@ def _remember_branch(ctx: click.Context, parameter: click.Parameter, value: str 
         ctx.meta[_BRANCH] = value
 
 
+def names_branch(ctx: click.Context) -> bool:
+    """Tell whether the command line names a branch with --branch."""
+    return _BRANCH in ctx.meta
+
+
 def find(ctx: click.Context, directory: str | None, store: str | None) -> Workspace:
     """Return the workspace that the options name, or that the current directory is in.
 

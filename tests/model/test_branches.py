@@ -51,10 +51,11 @@ class Forest:
         self.made += 1
         then = copy.copy(parent)
         then.root, then.snapshots = copy.deepcopy(parent.root), dict(parent.snapshots)
-        then.models = dict(parent.models)
+        then.models, then.said = dict(parent.models), dict(parent.said)
         dump = parent.branch.dump()
         fork, position = branching.fork(parent.branch.worktree, f"n{self.made}", "user", "host")
         then.snapshots[fork.snapshot.id] = dump
+        then.said[fork.snapshot.id] = (b"", fork.snapshot.message, False)
         then.models[fork.snapshot.id] = copy.deepcopy(parent.root)
         parent.branch.worktree.unfinished_forks.append((fork, position))
         self.begun.append((name, fork.snapshot.branch, then))
@@ -73,7 +74,8 @@ class Forest:
         """Do something to one branch."""
         identity = self.choose(sorted(self.branches))
         steps = self.branches[identity]
-        step = self.choose([one for one in STEPS if one != "delete_snapshot"])
+        # A snapshot that others inherit is its branch's to describe and to delete, and changes for all of them.
+        step = self.choose([one for one in STEPS if one not in ("delete_snapshot", "describe_snapshot")])
         if step in ("seal", "begin_seal", "restore", "finish_seal", "step_seal"):
             # As a mount does: segments go only when everything that shares them has its own names for them.
             self.finish(identity)

@@ -188,6 +188,32 @@ def test_below_branches_where_there_is_no_namespace(helios: Helios, sub: Path, s
     assert done.stdout.split() == [str(place / "sub"), str(place), "before"]
 
 
+@pytest.mark.root
+def test_where_namespaces_are_not_allowed_one_line_says_so(
+    environment: dict[str, str], sub: Path, shared: Workspace
+) -> None:
+    command = ["setpriv", "--bounding-set", "-sys_admin", *PYTHON, "run", "--branch", "b", "--discard", "-q", "--"]
+    done = subprocess.run([*command, "pwd"], cwd=sub, env=environment, capture_output=True, text=True, timeout=60)
+    place = shared.path / ".branches" / "b"
+    assert (done.returncode, done.stdout) == (0, f"{place}/sub\n")
+    assert done.stderr.count("\n") == 1 and f"runs in {place}" in done.stderr and "unshare" in done.stderr
+
+
+def test_killed_outright_it_keeps_the_branch(
+    helios: Helios, environment: dict[str, str], sub: Path, shared: Workspace, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    script = f"echo work > file; echo ready; exec cat {tmp_path}/fifo"
+    command = [*PYTHON, "run", "--branch", "b", "--discard", "--", "sh", "-c", script]
+    running = subprocess.Popen(command, cwd=sub, env=environment, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    running.kill()
+    # The command has ended too when nobody has its output open any more.
+    assert running.communicate(timeout=60)[0] == ""
+    assert (shared.path / ".branches" / "b" / "sub" / "file").read_text() == "work\n"
+    drop(helios, sub, "b")
+
+
 def test_the_command_line_in_a_run_means_the_branch(helios: Helios, sub: Path) -> None:
     inner = " ".join(f"'{word}'" for word in PYTHON)
     script = f"""

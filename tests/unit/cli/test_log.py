@@ -53,7 +53,7 @@ def _begin(store: Store, branch: str, parent: str, name: str, first: int) -> Non
     os.mkdir(directory)
     Journal.create(directory, 0).close()
     tree = store.refs.head("main").tree
-    info = BranchInfo(branch, parent, name, Head(branch, tree, 0, 1), 0, f"0{first:09d}", first)
+    info = BranchInfo(branch, parent, name, Head(branch, tree, 0, 1), 0, first, f"0{first:09d}", first)
     Branches(store.path).write(info)
 
 
