@@ -20,12 +20,15 @@ class Mount(NamedTuple):
     """Absolute path, surrogateescape."""
     store: str
     branch: str
+    """Id of the branch that the daemon mounted."""
     options: str
     snapshot: str = ""
     """Id of the snapshot that is mounted, where it is one."""
 
     called: str = ""
     """What its daemon's control socket is named after: the branch, or one name for each mount of a snapshot."""
+    directory: str = "/"
+    """Which directory of the mount is shown there; another than / is a bind mount, as of a branch's tree."""
 
 
 def _unescape(field: bytes) -> str:
@@ -53,7 +56,8 @@ def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
             plain = _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(_unescape(source)))
             store, _, shown = os.fsdecode(plain).rpartition("#")
             branch, _, snapshot = shown.partition("@")
-            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]), snapshot.partition(".")[0], shown)
+            options, directory = os.fsdecode(fields[5]), _unescape(fields[3])
+            mount = Mount(mountpoint, store, branch, options, snapshot.partition(".")[0], shown, directory)
         found.append((mountpoint, mount))
     return found
 

@@ -87,14 +87,21 @@ def _find(ctx: click.Context, directory: str | None, store: str | None) -> Works
     if found is None:
         where = directory or "here"
         raise UsageError(f"{where}: not in a mounted workspace (use -C PATH or --store STORE, or mount one first)")
-    return _below(Workspace(found.store, found.branch, found.mountpoint), path)
+    return _below(Workspace(found.store, found.branch, found.mountpoint), path, found.directory)
 
 
-def _below(mounted: Workspace, path: str) -> Workspace:
-    """Return the branch of a mount that an absolute path is in: each `.branches/NAME` on the way leads into another."""
+def _below(mounted: Workspace, path: str, directory: str) -> Workspace:
+    """Return the branch of a mount that an absolute path is in: each `.branches/NAME` on the way leads into another.
+
+    The way begins at `directory`, the one of the mount that is at its mountpoint: / for all but bind mounts.
+    """
     point = mounted.mountpoint or "/"
-    parts = os.path.relpath(path, point).split("/")
     branch = mounted.branch
+    parts = directory.strip("/").split("/")
+    while len(parts) > 1 and parts[0] == BRANCHES:
+        branch = child(mounted.store, branch, parts[1])
+        parts = parts[2:]
+    parts = os.path.relpath(path, point).split("/")
     while len(parts) > 1 and parts[0] == BRANCHES:
         branch = child(mounted.store, branch, parts[1])
         point = os.path.join(point, BRANCHES, parts[1])
