@@ -148,6 +148,7 @@ class ChildBranches:
             await shown.children.finish()
             end = shown.worktree.journal.end
             await trio.to_thread.run_sync(branching.delete_branch, self._store, branch, end, force)
+            self._forest.close_soon(shown)
         self._names.pop(self.name_of(branch), None)
 
     async def _delete_untouched(self, branch: str) -> bool:

@@ -130,13 +130,19 @@ class ShownBranch:
         return b"/".join([self.parent.root_path(), b".branches", name.encode()])
 
     @property
+    def is_unused(self) -> bool:
+        """Whether nobody holds anything of it: the kernel has forgotten all but what is dirty."""
+        index = self.worktree.index
+        held = any(inode.holds for inode in index.inodes.values() if inode is not index.root and not inode.is_directory)
+        return not held and not index.orphans and not self.nodes.shown()
+
+    @property
     def is_idle(self) -> bool:
         """Whether nobody holds anything of it, and the store has all of it."""
-        index, root = self.worktree.index, self.worktree.index.root
         return (
-            len(index.inodes) == 1
-            and root.holds == 1
-            and not self.nodes.shown()
+            len(self.worktree.index.inodes) == 1
+            and self.worktree.index.root.holds == 1
+            and self.is_unused
             and not self.children.unfinished
             and self.worktree.journal.end == self.sealing.head.lsn
         )
@@ -290,20 +296,28 @@ class Forest:
             return True
         if shown.parent is None or any(other.parent is shown for other in self.shown()):
             return False
+        is_there = shown.parent.children.has(branch)
         try:
-            await shown.sealing.seal_now()
-            directory, name = shown.parent.nodes.branches_nodeid, shown.parent.children.name_of(branch)
-            # What the kernel has looked up and nobody uses it forgets now, and says so in requests of its own.
-            await trio.to_thread.run_sync(forget_name, directory, name.encode())
+            if is_there:
+                await shown.sealing.seal_now()
+                directory, name = shown.parent.nodes.branches_nodeid, shown.parent.children.name_of(branch)
+                # What the kernel has looked up and nobody uses it forgets now, and says so in requests of its own.
+                await trio.to_thread.run_sync(forget_name, directory, name.encode())
         except HeliosError:
             return False
         with trio.move_on_after(_FORGET_SECONDS):
-            while not shown.is_idle:
+            while not shown.is_unused:
                 await trio.sleep(_FORGET_SECONDS / 50)
-        if not shown.is_idle or self._open.get(branch) is not shown:
+        # Of one that was deleted nobody misses what is not sealed.
+        if not (shown.is_idle if is_there else shown.is_unused) or self._open.get(branch) is not shown:
             return False
         self.close(shown)
         return True
+
+    def close_soon(self, shown: ShownBranch) -> None:
+        """Close a branch that was deleted, as soon as nobody uses it."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self.close_if_idle, shown.branch)
 
     def close(self, shown: ShownBranch) -> None:
         """Close a branch below `.branches`."""

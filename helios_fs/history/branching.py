@@ -227,7 +227,8 @@ def delete_branch(store: Store, branch: str, journal_end: int, force: bool = Fal
         raise Busy(f"branch {info.name} has branches of its own ({', '.join(child.name for child in children[:3])})")
     if not force and journal_end > max(info.fork_lsn, info.kept_lsn):
         raise NotPermitted(
-            f"branch {info.name} has changes that no other branch holds: merge it, or `helios branch -d --force`"
+            f"branch {info.name} has changes that no other branch holds: merge it, or"
+            f" `helios branch --force -d {info.name}`"
         )
     deleted = msgspec.structs.replace(info, deleted_ns=time.time_ns())
     store.branches.write(deleted)
