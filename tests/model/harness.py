@@ -27,10 +27,11 @@ Dump = dict[str, Row]
 
 
 class Branch:
-    """One branch of a store in `path`, opened."""
+    """One branch of a store in `path`, opened; `branch` is its id."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, branch: str = "main") -> None:
         self.path = path
+        self.branch = branch
         if not os.path.exists(path):
             Store.create(path)
         self.open()
@@ -38,8 +39,8 @@ class Branch:
     def open(self) -> None:
         """Open store and branch, as a mount does after a crash."""
         self.store = Store.open(self.path)
-        self.worktree: Worktree = recover(self.store, "main")
-        self.fence = self.store.take_branch("main")
+        self.worktree: Worktree = recover(self.store, self.branch)
+        self.fence = self.store.take_branch(self.branch)
         # No event loop here: whoever meets a cold object may wait.
         self.worktree.index.objects = self.worktree.objects = self.store.objects
         self.writer = self.store.writer()
@@ -65,9 +66,10 @@ class Branch:
             self.worktree.freeze()
         self.finish_seal()
         target = self.worktree.journal.end
-        journal = Journal.open(journal_directory(self.store, "main"), self.store.refs.head("main").lsn, writable=False)
+        start = self.store.refs.head(self.branch).lsn
+        journal = Journal.open(journal_directory(self.store, self.branch), start, writable=False)
         try:
-            outcome = seal(self.store, self.writer, journal, "main", self.fence, target)
+            outcome = seal(self.store, self.writer, journal, self.branch, self.fence, target)
         finally:
             journal.close()
         self.check_link_table()
@@ -76,7 +78,7 @@ class Branch:
     def check_link_table(self) -> None:
         """The sealed tree's link table holds each inode that directories refer to, with as many names, and no other."""
         objects = self.store.objects
-        tree = objects.tree(self.store.refs.head("main").tree)
+        tree = objects.tree(self.store.refs.head(self.branch).tree)
         names: Counter[int] = Counter()
 
         pending = [tree.root.content]
