@@ -8,22 +8,28 @@ R2. A file that is the same inode in both keeps its number, so open descriptors 
     removed since gets its number back unless somebody still holds it open; then it gets a new one, and the descriptor
     keeps what it had.
 R3. Removals come first, additions from the root down, attributes of directories last: restored times stay.
+R4. All of it happens or nothing: one group of the journal (worktree/groups.py).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from helios_fs.errors import NoSuchEntry, ObjectMissing
-from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, ino_key
+from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, encode_entry, ino_key
 from helios_fs.store import maps
 from helios_fs.store.objects import Objects
+from helios_fs.worktree.groups import group
 from helios_fs.worktree.index import linked_entry, overlay_names
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.worktree import Worktree
 
 Path = tuple[bytes, ...]
+
+_RECORD_BYTES: Final = 1024
+"""More than it takes to remove a name, however long: a BIND of directory and file, and an UNLINK."""
+_SLACK_BYTES: Final = 64 * 1024
 
 
 class Step(NamedTuple):
@@ -43,6 +49,8 @@ class Plan(NamedTuple):
     whole: dict[int, frozenset[int]]
     """Directories to bring back that can come as one record: their number -> the numbers of all that lies below."""
     then: Tree
+    below: dict[int, int]
+    """Directories that go or come back: their number -> how many names lie below."""
 
 
 class Changed:
@@ -75,7 +83,7 @@ class Restore:
         """
         now, then = self._objects.tree(now_id), self._objects.tree(then_id)
         wanted = {tuple(part for part in path.split(b"/") if part not in (b"", b".")) for path in paths} or {()}
-        plan = Plan([], [], {}, then)
+        plan = Plan([], [], {}, then, {})
         made: set[Path] = set()
         for path in sorted(wanted):
             if self._find(then, path) is None and self._find(now, path) is None:
@@ -87,6 +95,9 @@ class Restore:
             is_new = step.now is None or (step.then is not None and step.now.ino != step.then.ino)
             if is_new and step.then is not None and step.then.is_directory and step.then.content:
                 self._see_whether_whole(step.then, plan)
+            gone = step.now if is_new else None
+            if gone is not None and gone.is_directory and gone.content and gone.ino not in plan.below:
+                plan.below[gone.ino] = sum(1 for _ in self._below(gone.content))
         # A changed file with several names is found in the link tables: the directories that name it may be equal.
         differing = {
             key: after
@@ -101,6 +112,7 @@ class Restore:
 
     def _see_whether_whole(self, directory: Entry, plan: Plan) -> None:
         below = list(self._below(directory.content))
+        plan.below[directory.ino] = len(below)
         if not any(isinstance(entry, int) for entry in below):
             plan.whole[directory.ino] = frozenset(entry.ino for entry in below if isinstance(entry, Entry))
 
@@ -179,36 +191,61 @@ class Restore:
 
     # -- Changing ----------------------------------------------------------------------------------------------------
 
-    def apply(self, plan: Plan) -> Changed:
-        """Carry out a plan. On return each change is journaled and visible; returns what the kernel must hear.
+    def apply(self, plan: Plan, last: Callable[[], object] | None = None) -> Changed:
+        """Carry out a plan. On return all of it is journaled and visible; returns what the kernel must hear.
 
-        Raises StoreFull, StoreFault, ReadOnly; what was done before that stays, and the snapshot taken first undoes it.
+        `last` is called when all else is done, and happens with it: it may take a snapshot. Raises StoreFull, and
+        ReadOnly where the branch takes no changes, with nothing done; what is raised later makes the branch read-only,
+        and the next mount shows it as it was before.
         """
-        former, self._index.objects = self._index.objects, self._objects
-        steps = plan.steps
         self._plan = plan
+        if not plan.steps and not plan.relinked and last is None:
+            return self._changed
+        former, self._index.objects = self._index.objects, self._objects
         try:
-            for step in steps:
-                if step.now is not None and (step.then is None or step.then.ino != step.now.ino):
-                    self._remove_path(step.path)
-            # Files that stay come before names that come back: a name that comes back may be another one of theirs.
-            for step in steps:
-                if step.then is not None and step.now is not None and step.now.ino == step.then.ino:
-                    self._assume(step.path, step.then)
-            for step in steps:
-                if step.then is not None and (step.now is None or step.now.ino != step.then.ino):
-                    self._bring_back(step.path, step.then)
-            for entry in plan.relinked:
-                inode = self._live_link(entry.ino)
-                if inode is not None and entry.ino not in self._brought_back:
-                    self._worktree.assume(inode, entry)
-                    self._changed.inodes.append(inode.ino)
-            for step in reversed(steps):
-                if step.then is not None and step.then.is_directory:
-                    self._assume(step.path, step.then)
+            with group(self._worktree, self._bound_bytes(plan)):
+                self._carry_out(plan)
+                if last is not None:
+                    last()
         finally:
             self._index.objects = former
         return self._changed
+
+    def _bound_bytes(self, plan: Plan) -> int:
+        """Return how much journal a plan takes at most."""
+        total = _SLACK_BYTES + sum(_RECORD_BYTES + len(encode_entry(entry)) for entry in plan.relinked)
+        for path, now, then in plan.steps:
+            total += _RECORD_BYTES + sum(map(len, path)) + 64 * len(path)
+            if then is not None:
+                total += 2 * len(encode_entry(then))
+            if now is not None and (then is None or then.ino != now.ino):
+                total += _RECORD_BYTES * plan.below.get(now.ino, 0)
+            if then is not None and (now is None or then.ino != now.ino) and then.is_directory:
+                whole = plan.whole.get(then.ino)
+                if whole is None or not whole.isdisjoint(self._worktree.inodes):
+                    total += 2 * _RECORD_BYTES * plan.below.get(then.ino, 0)
+        return total
+
+    def _carry_out(self, plan: Plan) -> None:
+        steps = plan.steps
+        for step in steps:
+            if step.now is not None and (step.then is None or step.then.ino != step.now.ino):
+                self._remove_path(step.path)
+        # Files that stay come before names that come back: a name that comes back may be another one of theirs.
+        for step in steps:
+            if step.then is not None and step.now is not None and step.now.ino == step.then.ino:
+                self._assume(step.path, step.then)
+        for step in steps:
+            if step.then is not None and (step.now is None or step.now.ino != step.then.ino):
+                self._bring_back(step.path, step.then)
+        for entry in plan.relinked:
+            inode = self._live_link(entry.ino)
+            if inode is not None and entry.ino not in self._brought_back:
+                self._worktree.assume(inode, entry)
+                self._changed.inodes.append(inode.ino)
+        for step in reversed(steps):
+            if step.then is not None and step.then.is_directory:
+                self._assume(step.path, step.then)
 
     def _walk(self, path: Path) -> Inode | None:
         here: Inode | None = self._index.root

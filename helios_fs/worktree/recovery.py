@@ -18,7 +18,7 @@ from helios_fs.store.store import Store
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.inos import Inos
-from helios_fs.worktree.replay import CLOSES_EPOCH, replay_frame
+from helios_fs.worktree.replay import CLOSES_EPOCH, finished, replay_frame
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.worktree import Worktree
 
@@ -45,7 +45,8 @@ def begin_branch(store: Store, branch: str) -> None:
 def recover(store: Store, branch: str, progress: Callable[[int, int], None] | None = None) -> Worktree:
     """Return the working tree of a branch whose lock the caller holds: its last seal and all the journal says since.
 
-    The torn tail of an append that never finished is cut off; what had been acknowledged is never part of it.
+    The torn tail of an append or a group that never finished is cut off; what had been acknowledged is never part of
+    it.
     `progress(done, total)` is told bytes. Raises CorruptObject where the journal is damaged, NoSuchEntry where there
     is no such branch.
     """
@@ -64,7 +65,7 @@ def recover(store: Store, branch: str, progress: Callable[[int, int], None] | No
         snapshots.add(snapshot)
     position = head.lsn
     changed = False
-    for frame in journal.frames(head.lsn, check_data=True):
+    for frame in finished(journal.frames(head.lsn, check_data=True)):
         replay_frame(index, frame)
         replay_snapshots(index, snapshots, frame)
         changed = frame.kind not in CLOSES_EPOCH

@@ -321,10 +321,8 @@ class Worktree:
                 content.covered(self.objects, inode, 0, size)
             self._assembled.drop(inode)
         frees = bool(mask & record.SET_SIZE) and size < inode.size
-        flags = 0
-        if not inode.nlink:
-            flags = record.ORPHAN
-        elif inode.bound != self.index.epoch:
+        flags = 0 if inode.nlink else record.ORPHAN
+        if inode.nlink and inode.bound != self.index.epoch:
             self._bind(inode, frees=frees)
         # What 64 bits of nanoseconds cannot say becomes the nearest that they can, as on ext4 beyond 2446.
         atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)
@@ -386,20 +384,22 @@ class Worktree:
 
     # -- Snapshots ---------------------------------------------------------------------------------------------------
 
-    def snapshot(self, name: bytes = b"", message: str = "", user: str = "", host: str = "") -> Snapshot:
-        """Take a snapshot: one record and a new epoch, whatever is dirty.
+    def snapshot(
+        self, name: bytes = b"", message: str = "", user: str = "", host: str = "", other: str = ""
+    ) -> Snapshot:
+        """Take a snapshot: one record and a new epoch, whatever is dirty. `other` is a second parent.
 
         It survives the death of the process on return; a power cut after `journal.sync`. Raises what
         `Snapshots.check_name` does, StoreFull, ReadOnly.
         """
         if name:
             self.snapshots.check_name(name)
-        newest = self.snapshots.newest
+        before = self.snapshots.newest.id if self.snapshots.newest is not None else ""
         snapshot = Snapshot(
-            id=next_snapshot_id(SnapshotId(newest.id) if newest is not None else None),
+            id=next_snapshot_id(SnapshotId(before) if before else None),
             branch=self.branch,
             tree=b"",
-            parents=[newest.id] if newest is not None else [],
+            parents=[parent for parent in (before, other) if parent],
             time_ns=_now_ns(),
             epoch=self.index.epoch,
             name=name,
@@ -428,9 +428,8 @@ class Worktree:
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot; its space comes back once nothing else needs it."""
-        self.snapshots.get(snapshot_id)
-        payload = snapshot_id.encode()
-        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
+        raw = self.snapshots.get(snapshot_id).id.encode()
+        self._record(record.SNAPSHOT_DELETE, 0, raw, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
 
 
 def _next_epoch(index: Index, now_ns: int) -> None:

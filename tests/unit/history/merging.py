@@ -9,7 +9,7 @@ from helios_fs.objects.entry import Entry, decode_entry
 from helios_fs.objects.ids import next_snapshot_id
 from helios_fs.objects.snapshot import Head, HeadMoved, Snapshot, SnapshotSealed
 from helios_fs.store import maps
-from helios_fs.store.branches import BranchInfo, Branches
+from helios_fs.store.branches import Branches, BranchInfo
 from helios_fs.store.content import read_content
 from helios_fs.store.objects import Objects
 from helios_fs.worktree.index import linked_entry
