@@ -39,7 +39,7 @@ class History:
         self._timelines = {branch: sorted(nodes) for branch, nodes in timelines.items()}
         self._before: dict[str, list[str]] = {}
         for nodes in self._timelines.values():
-            for former, node in zip(nodes, nodes[1:]):
+            for former, node in zip(nodes, nodes[1:], strict=False):
                 self._before.setdefault(node, []).append(former)
 
     def newest(self, branch: str) -> Snapshot | None:
