@@ -28,6 +28,7 @@ VERBS: Final = {
     "commit": ("snapshot", "The same as snapshot."),
     "log": ("log", "The snapshots of this workspace, newest first."),
     "show": ("log", "One snapshot."),
+    "branch": ("branch", "List branches, make one, rename or delete one."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
     "stats": ("stats", "Figures of a running mount and its store."),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from helios_fs.cli import machine, output
+from helios_fs.cli import machine, output, workspace
 from helios_fs.control.client import find_daemon, socket_name
 from helios_fs.errors import HeliosError, MountFailed, UsageError
 
@@ -58,13 +58,14 @@ def verb(
         output.note(f"{mountpoint}: cleared a mount whose daemon was gone")
     machine.check_mountpoint(point)
     path = existing_store(store) if store is not None else default_store(point)
-    _check_unowned(path, branch)
-    arguments = ["--store", path, "--branch", branch, "--mountpoint", point]
+    identity = workspace.branch_id(path, branch)
+    _check_unowned(path, identity)
+    arguments = ["--store", path, "--branch", identity, "--mountpoint", point]
     for one in wanted:
         arguments += ["-o", one]
     if foreground:
         _become_daemon(arguments)
-    start_daemon(path, branch, arguments)
+    start_daemon(path, identity, arguments)
 
 
 def parse_options(given: "Sequence[str]") -> list[str]:

@@ -49,6 +49,48 @@ class Restore(msgspec.Struct, frozen=True, tag=True):
     paths: list[bytes] = []
 
 
+class OpenBranch(msgspec.Struct, frozen=True, tag=True):
+    """Open a branch that was made from this one, or from one that was."""
+
+    branch: str
+    """Its id."""
+
+
+class ListBranches(msgspec.Struct, frozen=True, tag=True):
+    """Every branch that was made from this one."""
+
+
+class MakeBranch(msgspec.Struct, frozen=True, tag=True):
+    """Make a branch of the working tree as it is now, or of a snapshot."""
+
+    name: str
+    uid: int
+    """Who asks, as a user id."""
+    snapshot: str = ""
+    """Id of the snapshot in which it begins; empty for the working tree."""
+
+
+class RenameBranch(msgspec.Struct, frozen=True, tag=True):
+    """Give a branch that was made from this one another name."""
+
+    branch: str
+    name: str
+
+
+class DeleteBranch(msgspec.Struct, frozen=True, tag=True):
+    """Delete a branch that was made from this one."""
+
+    branch: str
+    force: bool = False
+    """Even if that drops work that nobody else holds."""
+
+
+class BringBackBranch(msgspec.Struct, frozen=True, tag=True):
+    """Bring back a branch that was deleted and not collected yet."""
+
+    branch: str
+
+
 class Stats(msgspec.Struct, frozen=True, tag=True):
     """Counters of the running mount."""
 
@@ -115,6 +157,30 @@ class Restored(msgspec.Struct, frozen=True, tag=True):
     """How many paths were changed."""
 
 
+class BranchOpened(msgspec.Struct, frozen=True, tag=True):
+    """The branch is open, and has a control socket of its own."""
+
+    path: bytes
+    """Where its tree is."""
+
+
+class BranchNames(msgspec.Struct, frozen=True, tag=True):
+    """The branches that were made from one."""
+
+    branches: dict[str, str]
+    """Name -> id."""
+
+
+class BranchMade(msgspec.Struct, frozen=True, tag=True):
+    """The branch is there, and survives the death of the daemon."""
+
+    branch: str
+
+
+class BranchChanged(msgspec.Struct, frozen=True, tag=True):
+    """It is done, durably."""
+
+
 class StatsReply(msgspec.Struct, frozen=True, tag=True):
     """Counters by name; a name ends in its unit."""
 
@@ -133,8 +199,35 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Hello | TakeSnapshot | ListSnapshots | Seal | Restore | Stats | Unmount
-Reply = HelloReply | SnapshotTaken | Snapshots | Sealed | Restored | StatsReply | Unmounting | Failed
+Request = (
+    Hello
+    | TakeSnapshot
+    | ListSnapshots
+    | Seal
+    | Restore
+    | OpenBranch
+    | ListBranches
+    | MakeBranch
+    | RenameBranch
+    | DeleteBranch
+    | BringBackBranch
+    | Stats
+    | Unmount
+)
+Reply = (
+    HelloReply
+    | SnapshotTaken
+    | Snapshots
+    | Sealed
+    | Restored
+    | BranchOpened
+    | BranchNames
+    | BranchMade
+    | BranchChanged
+    | StatsReply
+    | Unmounting
+    | Failed
+)
 
 _encode = msgspec.json.Encoder().encode
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -44,6 +44,24 @@ class Service(Protocol):
     async def restore(self, request: messages.Restore) -> messages.Restored:
         """Bring back a state, after a snapshot of the present one."""
 
+    async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
+        """Open a branch below this one."""
+
+    async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
+        """List the branches that were made from this one; each has a journal of its own on return."""
+
+    async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
+        """Rename a branch that was made from this one."""
+
+    async def make_branch(self, request: messages.MakeBranch) -> messages.BranchMade:
+        """Make a branch of the working tree as it is now."""
+
+    async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
+        """Delete a branch that was made from this one."""
+
+    async def bring_back_branch(self, request: messages.BringBackBranch) -> messages.BranchChanged:
+        """Bring back a branch that was deleted."""
+
     async def stats(self, request: messages.Stats) -> messages.StatsReply:
         """Return the counters."""
 
@@ -180,6 +198,18 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.seal(request)
         case messages.Restore():
             return await service.restore(request)
+        case messages.OpenBranch():
+            return await service.open_branch(request)
+        case messages.ListBranches():
+            return await service.list_branches(request)
+        case messages.RenameBranch():
+            return await service.rename_branch(request)
+        case messages.MakeBranch():
+            return await service.make_branch(request)
+        case messages.DeleteBranch():
+            return await service.delete_branch(request)
+        case messages.BringBackBranch():
+            return await service.bring_back_branch(request)
         case messages.Stats():
             return await service.stats(request)
         case messages.Unmount():

@@ -33,8 +33,9 @@ SNAPSHOT_RENAME: Final = 12
 SNAPSHOT_DELETE: Final = 13
 GRAFT: Final = 14
 ASSUME: Final = 15
-BEGIN: Final = 16
-END: Final = 17
+FORK: Final = 16
+BEGIN: Final = 17
+END: Final = 18
 
 ORPHAN: Final = 1
 """Frame flag: the inode had no name when this happened."""

@@ -30,6 +30,17 @@ class Snapshot(msgspec.Struct, array_like=True, frozen=True):
     host: str = ""
 
 
+class Fork(msgspec.Struct, array_like=True, frozen=True):
+    """A branch was made: what the record in its parent's journal says."""
+
+    name: str
+    """Its own part of the name."""
+    parent: str
+    """Id of the branch that it was made from."""
+    snapshot: Snapshot
+    """The state in which it begins; the snapshot is the new branch's own, and names its id."""
+
+
 class Head(msgspec.Struct, array_like=True, frozen=True):
     """Where a branch stands in the store: the tree that holds everything its journal said before `lsn`."""
 
@@ -70,6 +81,7 @@ RefEvent = HeadMoved | SnapshotSealed | SnapshotRenamed | SnapshotDeleted
 _encode = msgspec.msgpack.Encoder().encode
 _decode_events = msgspec.msgpack.Decoder(list[RefEvent]).decode
 _decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+_decode_fork = msgspec.msgpack.Decoder(Fork).decode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
@@ -97,6 +109,19 @@ def decode_snapshot(data: bytes) -> Snapshot:
         return _decode_snapshot(data)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptObject(f"a snapshot cannot be decoded: {error}") from error
+
+
+def encode_fork(fork: Fork) -> bytes:
+    """Return the bytes of a fork."""
+    return _encode(fork)
+
+
+def decode_fork(data: bytes) -> Fork:
+    """Return a fork. Raises CorruptObject."""
+    try:
+        return _decode_fork(data)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CorruptObject(f"a fork cannot be decoded: {error}") from error
 
 
 def encode_head(head: Head) -> bytes:

@@ -42,6 +42,8 @@ class BranchInfo(msgspec.Struct, array_like=True, frozen=True):
     """Tree, journal position and epoch at which its journal begins; until its first seal this is its head."""
     fork_lsn: int
     """Journal position behind which its own records begin; those before it are its parent's."""
+    fork_epoch: int
+    """The epoch of its parent that ended with the fork: snapshots of earlier epochs are part of its history."""
     snapshot: str
     """Id of the snapshot that is the state in which it began; it belongs to this branch."""
     created_ns: int

@@ -34,7 +34,7 @@ from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
 from helios_fs.objects.entry import Entry
 from helios_fs.objects.ids import SnapshotId, next_snapshot_id
-from helios_fs.objects.snapshot import Snapshot, encode_snapshot
+from helios_fs.objects.snapshot import Fork, Snapshot, encode_snapshot
 from helios_fs.store.objects import Objects
 from helios_fs.worktree import apply, content
 from helios_fs.worktree.assembled import MANY_PIECES, Assembled, find
@@ -42,6 +42,7 @@ from helios_fs.worktree.extents import REGION_BYTES
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
 from helios_fs.worktree.inos import Inos
+from helios_fs.worktree.moving import check_outside, check_replaceable
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.xattrs import check_xattr
 
@@ -71,6 +72,8 @@ class Worktree:
         self._assembled = Assembled()
         self.fault: BaseException | None = None
         self.changed_in_epoch = False
+        self.unfinished_forks: list[tuple[Fork, int]] = []
+        """Branches that its journal says were made and that are not there yet, with the positions behind that."""
 
     # -- Appending ---------------------------------------------------------------------------------------------------
 
@@ -197,16 +200,16 @@ class Worktree:
             raise NoSuchEntry("the directory was removed")
         other = self.index.find(new_parent, new_name)
         if inode.is_directory:
-            self._check_outside(new_parent, inode)
+            check_outside(new_parent, inode)
         if exchange:
             if other is None:
                 raise NoSuchEntry("there is nothing to exchange with")
             if other.is_directory:
-                self._check_outside(old_parent, other)
+                check_outside(old_parent, other)
         elif other is not None:
             if not replace:
                 raise EntryExists("the name is taken")
-            self._check_replaceable(inode, other)
+            check_replaceable(inode, other)
         if other is inode:
             # rename(2): two names of one inode stay as they are.
             return
@@ -225,23 +228,6 @@ class Worktree:
         )
         change = apply.exchange if exchange else apply.rename
         self._record(record.RENAME, 0, payload, change, old_parent, old_name, new_parent, new_name, inode, other)
-
-    @staticmethod
-    def _check_outside(directory: Inode | None, inode: Inode) -> None:
-        while directory is not None:
-            if directory is inode:
-                raise InvalidArgument("a directory cannot be moved into itself")
-            directory = directory.parent
-
-    @staticmethod
-    def _check_replaceable(inode: Inode, other: Inode) -> None:
-        if other.is_directory:
-            if not inode.is_directory:
-                raise IsADirectory("is a directory")
-            if other.size:
-                raise DirectoryNotEmpty("the directory is not empty")
-        elif inode.is_directory:
-            raise NotADirectory("not a directory")
 
     def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Give an inode one more name."""
@@ -414,22 +400,27 @@ class Worktree:
     def freeze(self) -> int:
         """Close the epoch without a snapshot, so that the sealer can seal up to here; return its number."""
         epoch = self.index.epoch
-        self._record(record.FREEZE, 0, record.pack_freeze(epoch), _next_epoch, frees=True)
-        self.changed_in_epoch = False
+        self.end_epoch(record.FREEZE, record.pack_freeze(epoch), frees=True)
         self.journal.end_segment()
         return epoch
+
+    def end_epoch(self, kind: int, payload: bytes, frees: bool = False) -> None:
+        """Append a record that changes nothing in the tree and begins a new epoch."""
+        self._record(kind, 0, payload, _next_epoch, frees=frees)
+        self.changed_in_epoch = False
 
     def rename_snapshot(self, snapshot_id: str, name: bytes) -> None:
         """Give a snapshot another name."""
         self.snapshots.check_name(name)
-        self.snapshots.get(snapshot_id)
+        self.snapshots.check_owned(snapshot_id)
         payload = record.pack_snapshot_rename(snapshot_id, name)
         self._record(record.SNAPSHOT_RENAME, 0, payload, _snapshot_renamed, self.snapshots, snapshot_id, name)
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot; its space comes back once nothing else needs it."""
-        raw = self.snapshots.get(snapshot_id).id.encode()
-        self._record(record.SNAPSHOT_DELETE, 0, raw, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
+        self.snapshots.check_deletable(snapshot_id)
+        payload = snapshot_id.encode()
+        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
 
 
 def _next_epoch(index: Index, now_ns: int) -> None:

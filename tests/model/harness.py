@@ -66,7 +66,7 @@ class Branch:
             self.worktree.freeze()
         self.finish_seal()
         target = self.worktree.journal.end
-        start = self.store.refs.head(self.branch).lsn
+        start = self.store.head(self.branch).lsn
         journal = Journal.open(journal_directory(self.store, self.branch), start, writable=False)
         try:
             outcome = seal(self.store, self.writer, journal, self.branch, self.fence, target)
@@ -78,7 +78,7 @@ class Branch:
     def check_link_table(self) -> None:
         """The sealed tree's link table holds each inode that directories refer to, with as many names, and no other."""
         objects = self.store.objects
-        tree = objects.tree(self.store.refs.head(self.branch).tree)
+        tree = objects.tree(self.store.head(self.branch).tree)
         names: Counter[int] = Counter()
 
         pending = [tree.root.content]

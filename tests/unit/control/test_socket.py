@@ -38,6 +38,24 @@ class Answers:
     async def restore(self, request: messages.Restore) -> messages.Restored:
         return messages.Restored(request.id, len(request.paths))
 
+    async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
+        return messages.BranchOpened(request.branch.encode())
+
+    async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
+        return messages.BranchNames({"name": "id"})
+
+    async def make_branch(self, request: messages.MakeBranch) -> messages.BranchMade:
+        return messages.BranchMade(f"{request.name} {request.uid} {request.snapshot}")
+
+    async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
+        raise NoSuchEntry(f"{request.branch} {request.name}")
+
+    async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
+        return messages.BranchChanged()
+
+    async def bring_back_branch(self, request: messages.BringBackBranch) -> messages.BranchChanged:
+        return messages.BranchChanged()
+
     async def stats(self, request: messages.Stats) -> messages.StatsReply:
         raise ZeroDivisionError("a bug")
 

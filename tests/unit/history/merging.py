@@ -3,13 +3,12 @@
 import stat
 from collections import Counter
 
+from helios_fs.history import branching
+from helios_fs.history.branching import finish_fork
 from helios_fs.history.merge import Merged, merge_trees
 from helios_fs.history.merge_text import Favour
 from helios_fs.objects.entry import Entry, decode_entry
-from helios_fs.objects.ids import next_snapshot_id
-from helios_fs.objects.snapshot import Head, HeadMoved, Snapshot, SnapshotSealed
 from helios_fs.store import maps
-from helios_fs.store.branches import Branches, BranchInfo
 from helios_fs.store.content import read_content
 from helios_fs.store.objects import Objects
 from helios_fs.worktree.index import linked_entry
@@ -22,22 +21,15 @@ Shown = dict[str, tuple[object, ...]]
 def head(branch: Branch) -> bytes:
     """Seal everything and return the tree."""
     seal(branch)
-    return branch.store.refs.head(branch.branch).tree
+    return branch.store.head(branch.branch).tree
 
 
 def fork(branch: Branch, name: str) -> Branch:
     """Make a branch of the present state and open it."""
-    tree = head(branch)
-    branch_id = f"b{name}"
-    newest = branch.worktree.snapshots.newest
-    started = Snapshot(next_snapshot_id(None), branch_id, tree, [newest.id] if newest else [], 1, 0)
-    fence = branch.store.take_branch(branch_id)
-    base = Head(branch_id, tree, 0, 1)
-    with branch.store.writer() as writer:
-        writer.publish([HeadMoved(base), SnapshotSealed(started)], branch_id, fence)
-    opened = Branch(branch.path, branch_id)
-    Branches(branch.path).write(BranchInfo(branch_id, branch.branch, name, base, 0, started.id, 1))
-    return opened
+    made, position = branching.fork(branch.worktree, name, "somebody", "here")
+    branch.worktree.journal.sync()
+    finish_fork(branch.store, branch.worktree.journal, made, position)
+    return Branch(branch.path, made.snapshot.branch)
 
 
 def merged(base: bytes, ours: Branch, theirs: Branch, favour: Favour = None) -> Merged:

@@ -23,7 +23,7 @@ class World:
     def fork(self, parent: str, name: str) -> str:
         own = [one.id for one in self.snapshots.values() if one.branch == parent]
         first = self.snapshot(name, *own[-1:])
-        self.branches.append(BranchInfo(name, parent, name, Head(name, b"", 0, 1), 0, first, self.count))
+        self.branches.append(BranchInfo(name, parent, name, Head(name, b"", 0, 1), 0, self.count, first, self.count))
         return first
 
     def base(self, ours: str, theirs: str) -> str | None:
@@ -147,3 +147,14 @@ def test_after_merges_both_ways_the_newest_is_taken() -> None:
     world.snapshot("main", x)
     world.snapshot("x", main)
     assert world.base("main", "x") == x
+
+
+def test_a_branch_from_an_old_snapshot() -> None:
+    world = World()
+    old = world.snapshot("main")
+    world.snapshot("main")
+    first = world.snapshot("x", old)
+    epoch = world.snapshots[old].epoch + 1
+    world.branches.append(BranchInfo("x", "main", "x", Head("x", b"", 0, 1), 0, epoch, first, world.count))
+    world.snapshot("x")
+    assert world.base("main", "x") == first

@@ -37,13 +37,17 @@ class Sealer:
 
     def __init__(self, branch: Branch, fence: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "helios_fs.sealer.process", branch.path, "main", str(fence)],
+            [sys.executable, "-m", "helios_fs.sealer.process", branch.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         assert self.process.stdin is not None and self.process.stdout is not None
+        self.fence = fence
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
+
+    def seal_up_to(self, lsn: int) -> None:
+        self.say(messages.SealUpTo("main", self.fence, lsn))
 
     def say(self, message: messages.Request) -> None:
         self.stdin.write(messages.frame(message))
@@ -77,7 +81,7 @@ def sealer(branch: Branch) -> Iterator[Sealer]:
 
 
 def seal_and_hear(sealer: Sealer, lsn: int) -> tuple[messages.Begun, list[tuple[int, bytes, int]]]:
-    sealer.say(messages.SealUpTo(lsn))
+    sealer.seal_up_to(lsn)
     begun = sealer.hear()
     assert isinstance(begun, messages.Begun)
     rows: list[tuple[int, bytes, int]] = []
@@ -153,7 +157,7 @@ def test_it_is_refused_once_another_owns_the_branch(branch: Branch, sealer: Seal
     branch.worktree.freeze()
     head = branch.store.refs.head("main")
     branch.store.take_branch("main")
-    sealer.say(messages.SealUpTo(branch.worktree.journal.end))
+    sealer.seal_up_to(branch.worktree.journal.end)
     refused = sealer.hear()
     assert isinstance(refused, messages.Refused)
     assert refused.error == "Fenced"
@@ -170,7 +174,7 @@ def test_damage_is_refused_and_the_next_request_is_served(branch: Branch, sealer
         opened.seek(HEADER_BYTES + end - 5000)
         opened.write(b"?" * 100)
     for _ in range(2):
-        sealer.say(messages.SealUpTo(end))
+        sealer.seal_up_to(end)
         refused = sealer.hear()
         assert isinstance(refused, messages.Refused)
         assert refused.error == "CorruptObject"
@@ -222,7 +226,7 @@ def test_requests_that_wait_in_the_pipe_are_all_served(branch: Branch, sealer: S
         branch.worktree.freeze()
         ends.append(branch.worktree.journal.end)
     for end in ends:
-        sealer.say(messages.SealUpTo(end))
+        sealer.seal_up_to(end)
     heads = []
     for _ in ends:
         begun = sealer.hear()
@@ -237,7 +241,7 @@ def test_messages_that_are_none_are_told() -> None:
     with pytest.raises(msgspec.MsgspecError):
         messages.decode_request(b"\xc1")
     with pytest.raises(msgspec.MsgspecError):
-        messages.decode_reply(messages.frame(messages.SealUpTo(1))[messages.LENGTH.size :])
+        messages.decode_reply(messages.frame(messages.SealUpTo("main", 1, 1))[messages.LENGTH.size :])
 
 
 # -- In this process -------------------------------------------------------------------------------------------------

@@ -158,9 +158,9 @@ def test_a_bind_that_the_store_contradicts(branch: Branch) -> None:
     ],
 )
 def test_records_of_snapshots_that_do_not_fit(index: Index, one: Frame) -> None:
-    epoch, snapshots = index.epoch, Snapshots()
+    epoch, snapshots = index.epoch, Snapshots("main")
     with pytest.raises(CorruptObject):
-        replay_snapshots(index, snapshots, one)
+        replay_snapshots(index, "main", snapshots, one)
     assert (index.epoch, len(snapshots)) == (epoch, 0)
 
 

@@ -21,7 +21,7 @@ def snapshot(identity: str, name: bytes = b"", tree: bytes = b"") -> Snapshot:
 
 @pytest.fixture
 def three() -> tuple[Snapshots, list[str]]:
-    found = Snapshots()
+    found = Snapshots("main")
     identities = ids(3)
     for identity, name in zip(identities, (b"first", b"", b"\xff"), strict=True):
         found.add(snapshot(identity, name))
