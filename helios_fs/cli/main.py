@@ -30,6 +30,7 @@ VERBS: Final = {
     "show": ("log", "One snapshot."),
     "branch": ("branch", "List branches, make one, rename or delete one."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
+    "merge": ("merge", "Merge a branch into this one, all of it or nothing."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
     "stats": ("stats", "Figures of a running mount and its store."),
     "doctor": ("doctor", "What is wrong on this machine or with a store, and what to do."),
