@@ -112,6 +112,8 @@ def merge(
         raise UsageError("a branch cannot be merged into itself")
     known = Branches(target.store)
     labels = (known.name_of(target.branch), known.name_of(source.branch))
+    for branch in _between(target, source):
+        workspace.settle(Workspace(target.store, branch, None))
     request = _ready(source, labels, dry_run)
     connection = workspace.find_daemon(target.store, target.branch)
     if connection is None:
@@ -119,6 +121,13 @@ def merge(
     with connection:
         asked = messages.Merge(*request, labels, favour, dry_run, message, user_name())
         return connection.ask(asked, messages.Merged)
+
+
+def _between(target: Workspace, source: Workspace) -> list[str]:
+    from helios_fs.history.merging import unsealed_between
+
+    with workspace.open_store(target) as store:
+        return unsealed_between(store, target.branch, source.branch)
 
 
 Ready = tuple[str, str, str, int]

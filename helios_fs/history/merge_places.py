@@ -132,12 +132,10 @@ class Places:
         if theirs in (base, ours):
             return set(ours)
         names = {key for key in ours | theirs if (key in ours and key in theirs) or key not in base}
-        is_linked = mine is not None and other is not None and max(mine.nlink, other.nlink) > 1
-        if mine is None or other is None or (is_linked and not mine.is_directory and names):
+        is_linked = any(one is not None and one.nlink > 1 and not one.is_directory for one in (former, mine, other))
+        if mine is None or other is None or (is_linked and (names or self.hidden(identity))):
             return names
-        if is_linked and not mine.is_directory and self.hidden(identity):
-            return names
-        self._conflict(identity, "links" if is_linked and not mine.is_directory else "rename/rename", ours)
+        self._conflict(identity, "links" if is_linked else "rename/rename", ours)
         return set(theirs if self._favour == "theirs" else ours)
 
     def _against_deletion(self, identity: int, former: Entry) -> set[Key]:

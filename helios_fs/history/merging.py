@@ -182,6 +182,23 @@ class Merging:
         )
 
 
+def unsealed_between(store: Store, *branches: str) -> list[str]:
+    """Return the branches from which these were made whose beginnings the store has not yet: seal them first.
+
+    A common ancestor may be where one of them began.
+    """
+    found: list[str] = []
+    for branch in branches:
+        info = store.branches.find(branch)
+        while info is not None:
+            info = store.branches.find(info.parent)
+            if info is None or info.id in (*branches, *found):
+                continue
+            if store.refs.find_snapshot(info.id, info.snapshot) is None:
+                found.append(info.id)
+    return found
+
+
 def merge_offline(store: Store, target: str, wanted: Wanted) -> Outcome:
     """Merge into a branch that nobody has open. Durable on return.
 
