@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helios_fs.errors import HeliosError
+from helios_fs.history.restore import Restore
 from helios_fs.objects import record
 from tests.model.harness import Branch
-from tests.unit.history.merging import fork, head, merged, shown
+from tests.unit.history.merging import check_tree, fork, head, merged, shown
 from tests.unit.worktree.trees import directory, make, remove, rename, rewrite
 
 NAMES = ["a", "b", "c"]
@@ -129,6 +130,30 @@ FULL = [
     *(Step("make", path, "/a", number) for number, path in enumerate(("/a/a", "/a/b/c", "/b/a", "/b/c/a", "/c"))),
     Step("link", "/c", "/a/c", 0),
 ]
+
+
+def live(main: Branch, base: bytes, agent: Branch) -> None:
+    """A merged tree that is applied shows, holds and recovers the same; whoever holds an inode keeps it."""
+    before = head(main)
+    held = [main.walk(path) for path in main.dump()]
+    for inode in held:
+        inode.holds += 1
+    decided = merged(base, main, agent, "markers")
+    objects = main.store.objects
+    restore = Restore(main.worktree, objects)
+    restore.apply(restore.plan(before, decided.tree_id), main.worktree.snapshot)
+    wanted = shown(objects, decided.tree_id)
+    assert shown(objects, head(main)) == wanted
+    check_tree(objects, head(main))
+    for inode in held:
+        main.worktree.index.release(inode, 1)
+    main.reopen()
+    assert shown(main.store.objects, head(main)) == wanted
+    undo = Restore(main.worktree, main.store.objects)
+    undo.apply(undo.plan(head(main), before))
+    assert shown(main.store.objects, head(main)) == shown(main.store.objects, before)
+
+
 LISTS = st.lists(STEPS, max_size=6)
 MOVES = st.lists(MOVING, max_size=6)
 MANY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -175,6 +200,7 @@ def test_every_merge_is_sound(start: list[Step], ours: list[Step], theirs: list[
                 assert shown(objects, one.tree_id) == shown(objects, head(agent))
             if head(agent) == base:
                 assert one.tree_id == head(main)
+            live(main, base, agent)
         finally:
             agent.close()
             main.close()
