@@ -2,7 +2,8 @@
 
 Knows entries and blobs, nothing of names.
 
-N1. Attributes that only one side changed are that side's. Times never conflict: the later one is taken.
+N1. Attributes that only one side changed are that side's. Times never conflict: the later one is taken; the time of
+    the last change stays ours, as the working tree sets it when it takes the rest.
 N2. Content that both changed is merged by lines where all three are text; else it conflicts.
 """
 
@@ -65,7 +66,6 @@ class Entries:
             xattrs=self._xattrs(base, ours, theirs, clashes),
             atime_ns=max(ours.atime_ns, theirs.atime_ns),
             mtime_ns=_later(base, ours, theirs),
-            ctime_ns=max(ours.ctime_ns, theirs.ctime_ns),
         )
         if base is None and not ours.is_directory:
             # Two files of one name: what differs besides content is said once, with it.
