@@ -5,6 +5,7 @@ G2. SIGTERM, SIGINT and SIGHUP are a clean unmount.
 """
 
 import argparse
+import functools
 import logging
 import os
 import re
@@ -23,8 +24,12 @@ from helios_fs.fuse import loop
 from helios_fs.fuse.forest import Forest, Options, ShownBranch
 from helios_fs.fuse.mount import Mount
 from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
+from helios_fs.fuse.upkeep import AutoPrune, AutoSnapshot
+from helios_fs.history.schedule import parse_schedule
+from helios_fs.objects.snapshot import Snapshot
 from helios_fs.service import BranchService
 from helios_fs.store.store import Store
+from helios_fs.worktree.recovery import known_snapshots
 
 _log = logging.getLogger("helios_fs.daemon")
 
@@ -36,10 +41,21 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9/._#+@:=~-]")
 class Daemon:
     """One mount of one branch, and of those below its `.branches`."""
 
-    def __init__(self, store: Store, branch: str, mountpoint: str, options: dict[str, str]) -> None:
-        """Recover the branch, whose lock the caller holds."""
+    def __init__(
+        self,
+        store: Store,
+        branch: str,
+        mountpoint: str,
+        options: dict[str, str],
+        called: str,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """Recover the branch, whose lock the caller holds; or show a sealed `snapshot` of it, without any lock."""
         self._store = store
-        self._branch = branch
+        self._called = called
+        """What mountinfo and the control socket call it."""
+        if snapshot is not None:
+            options = {**options, "ro": ""}
         self._mountpoint = mountpoint
         self._options = options
         self._started_at = time.time()
@@ -47,14 +63,17 @@ class Daemon:
             os.fsencode(options.get("snapshots_dir", ".snapshots")), "show_snapshots" in options, "ro" in options
         )
         self._forest = Forest(store, os.fsencode(mountpoint), shown)
-        self._forest.open_first(branch)
+        if snapshot is None:
+            self._forest.open_first(branch)
+        else:
+            self._forest.show_frozen(branch, snapshot.tree)
 
     def mount(self) -> None:
         """Make the kernel's side. Raises MountFailed."""
         options = {
             "default_permissions",
             "subtype=helios",
-            f"fsname={quoted(self._store.path + '#' + self._branch)}",
+            f"fsname={quoted(self._store.path + '#' + self._called)}",
         }
         if "allow_other" in self._options:
             options.add("allow_other")
@@ -75,7 +94,8 @@ class Daemon:
 
         async def serve_branch(shown: ShownBranch, task_status: trio.TaskStatus[None]) -> None:
             service = BranchService(self._forest, shown, self._started_at)
-            await server.serve(run_directory, socket_name(shown.branch), service, task_status=task_status)
+            name = socket_name(self._called if shown is self._forest.first else shown.branch)
+            await server.serve(run_directory, name, service, task_status=task_status)
 
         try:
             async with trio.open_nursery() as nursery:
@@ -83,10 +103,21 @@ class Daemon:
                 nursery.start_soon(self._sync_now_and_then)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready, ready_fd)
+                self._start_upkeep(nursery)
                 await loop.run()
                 nursery.cancel_scope.cancel()
         finally:
             os.close(run_directory)
+
+    def _start_upkeep(self, nursery: trio.Nursery) -> None:
+        """Start what the mount does unasked, where it was told to, for the branch that is mounted."""
+        shown, when = self._forest.first, self._options.get("auto_snapshot")
+        service = BranchService(self._forest, shown, self._started_at)
+        if when:
+            take = functools.partial(service.take_automatic, f"helios mount --auto-snapshot {when}")
+            nursery.start_soon(AutoSnapshot(parse_schedule(when), shown.worktree, take).run)
+        if "retention" in self._options:
+            nursery.start_soon(AutoPrune(self._store, shown.worktree, service.delete).run)
 
     async def _tell_ready(self, ready_fd: int | None) -> None:
         # The kernel answers nobody before the first request, INIT, is answered; a stat in a thread waits for that.
@@ -141,6 +172,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="helios_fs.daemon", description="Started by `helios mount`.")
     parser.add_argument("--store", required=True)
     parser.add_argument("--branch", required=True)
+    parser.add_argument("--snapshot")
+    parser.add_argument("--called")
     parser.add_argument("--mountpoint", required=True)
     parser.add_argument("--ready-fd", type=int)
     parser.add_argument("-o", dest="options", action="append", default=[])
@@ -153,7 +186,13 @@ def main() -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     options = {name: value for name, _, value in (option.partition("=") for option in parsed.options)}
     try:
-        serve(parsed.store, parsed.branch, parsed.mountpoint, options, parsed.ready_fd)
+        if parsed.snapshot is not None:
+            called = parsed.called or f"{parsed.branch}@{parsed.snapshot}"
+            serve_snapshot(
+                parsed.store, parsed.branch, parsed.snapshot, parsed.mountpoint, options, called, parsed.ready_fd
+            )
+        else:
+            serve(parsed.store, parsed.branch, parsed.mountpoint, options, parsed.ready_fd)
     except (HeliosError, OSError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, NoSuchEntry):
@@ -172,25 +211,45 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
         lock = store.lock_branch(branch)
         try:
             try:
-                daemon = Daemon(store, branch, mountpoint, options)
+                daemon = Daemon(store, branch, mountpoint, options, branch)
             except StoreFull:
                 # Nobody can delete anything in a workspace that cannot be mounted.
                 if not store.reserve.spend():
                     raise
-                daemon = Daemon(store, branch, mountpoint, options)
-            daemon.mount()
-            _log.info("%s (branch %s) is mounted at %s", store.path, branch, mountpoint)
-            # Handlers run for microseconds; a worker thread must not keep the loop waiting for milliseconds.
-            sys.setswitchinterval(0.0005)
-            try:
-                trio.run(daemon.run, ready_fd)
-            finally:
-                daemon.close()
-            _log.info("%s is unmounted", mountpoint)
+                daemon = Daemon(store, branch, mountpoint, options, branch)
+            _run(daemon, f"{store.path} (branch {branch})", mountpoint, ready_fd)
         finally:
             lock.release()
     finally:
         store.close()
+
+
+def serve_snapshot(
+    store_path: str,
+    branch: str,
+    snapshot_id: str,
+    mountpoint: str,
+    options: dict[str, str],
+    called: str,
+    ready_fd: int | None,
+) -> None:
+    """Run one mount of a sealed snapshot from beginning to end."""
+    with Store.open(store_path) as store:
+        snapshot = known_snapshots(store, branch).get(snapshot_id)
+        daemon = Daemon(store, branch, mountpoint, options, called, snapshot)
+        _run(daemon, f"{store.path} (snapshot {snapshot_id})", mountpoint, ready_fd)
+
+
+def _run(daemon: Daemon, what: str, mountpoint: str, ready_fd: int | None) -> None:
+    daemon.mount()
+    _log.info("%s is mounted at %s", what, mountpoint)
+    # Handlers run for microseconds; a worker thread must not keep the loop waiting for milliseconds.
+    sys.setswitchinterval(0.0005)
+    try:
+        trio.run(daemon.run, ready_fd)
+    finally:
+        daemon.close()
+    _log.info("%s is unmounted", mountpoint)
 
 
 if __name__ == "__main__":

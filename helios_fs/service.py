@@ -18,10 +18,10 @@ from helios_fs import __version__
 from helios_fs.control import messages
 from helios_fs.errors import Busy, HeliosError, NotPermitted
 from helios_fs.fuse.forest import Forest, ShownBranch
-from helios_fs.fuse.invalidation import forget_attributes, forget_name, invalidate
+from helios_fs.fuse.history_dir import user_name
+from helios_fs.fuse.invalidation import forget_attributes, forget_name, forget_snapshots, invalidate
 from helios_fs.history.merging import MAX_TRIES, Merging, Outcome, Source, Wanted
 from helios_fs.history.restore import Restore
-from helios_fs.objects.snapshot import Snapshot
 
 _log = logging.getLogger("helios_fs.daemon")
 
@@ -61,7 +61,7 @@ class BranchService:
         if request.name:
             self._worktree.snapshots.check_name(request.name)
         await self._durability.write_back()
-        snapshot = self._worktree.snapshot(request.name, request.message, request.user, _HOST)
+        snapshot = self._worktree.snapshot(request.name, request.message, request.user, _HOST, request.command)
         self._forget_history()
         if request.sync:
             await self._durability.sync()
@@ -69,10 +69,42 @@ class BranchService:
 
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         """List the branch's snapshots, oldest first."""
-        return messages.Snapshots([_info(snapshot) for snapshot in self._worktree.snapshots.all()])
+        return messages.Snapshots([messages.info(snapshot) for snapshot in self._worktree.snapshots.all()])
+
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        """Say anew what is given of a snapshot."""
+        former = self._worktree.snapshots.get(request.id)
+        snapshot = self._worktree.describe_snapshot(request.id, request.name, request.message, request.protected)
+        if snapshot.name != former.name:
+            await trio.to_thread.run_sync(forget_snapshots, self._shown.nodes.snapshots_nodeid, [former])
+        return messages.SnapshotDescribed(messages.info(snapshot))
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        """Delete snapshots, all of them or none."""
+        await self.delete(request.ids)
+        return messages.SnapshotsDeleted()
+
+    async def delete(self, ids: list[str]) -> None:
+        """Delete snapshots, all of them or none. Raises NoSuchEntry, NotPermitted."""
+        worktree, nodes = self._worktree, self._shown.nodes
+        worktree.check_deletable(ids)
+        gone = [worktree.snapshots.get(snapshot_id) for snapshot_id in dict.fromkeys(ids)]
+        for snapshot in gone:
+            worktree.delete_snapshot(snapshot.id)
+        nodes.drop_idle()
+        await trio.to_thread.run_sync(forget_snapshots, nodes.snapshots_nodeid, gone)
+
+    async def take_automatic(self, command: str) -> None:
+        """Take a snapshot that nobody asked for, where the tree has changed since the last one."""
+        await self._durability.write_back()
+        if self._worktree.changed_since_snapshot:
+            self._worktree.snapshot(b"", "automatic", user_name(os.getuid()), _HOST, command)
+            self._forget_history()
 
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Seal everything up to now."""
+        if self._shown.is_frozen:
+            return messages.Sealed(self._sealing.head.tree.hex(), 0, 0)
         await self._durability.write_back()
         await self._sealing.seal_now()
         head = self._sealing.head
@@ -83,7 +115,8 @@ class BranchService:
         snapshot = self._worktree.snapshots.get(request.id)
         await self._durability.write_back()
         what = snapshot.name.decode(errors="replace") or snapshot.id
-        undo = self._worktree.snapshot(message=f"before restoring {what}")
+        message = f"before restoring {what}"
+        undo = self._worktree.snapshot(b"", message, request.user, _HOST, request.command)
         self._forget_history()
         await self._sealing.seal_now()
         snapshot = self._worktree.snapshots.get(request.id)
@@ -141,6 +174,10 @@ class BranchService:
         """Open a branch that was made from this one, or from one that was; it has a socket then."""
         shown = await self._forest.open(request.branch)
         return messages.BranchOpened(shown.root_path())
+
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        """Close a branch that was made from this one, if nobody uses it: its parent's file tells who owns it then."""
+        return messages.BranchClosed(await self._forest.close_if_idle(request.branch))
 
     async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
         """List the branches that were made from this one."""
@@ -209,6 +246,8 @@ class BranchService:
         if self._shown is not self._forest.first:
             raise NotPermitted("this branch is part of another mount: unmount that")
         for shown in self._forest.shown():
+            if shown.is_frozen:
+                continue
             await shown.durability.write_back()
             try:
                 await shown.sealing.seal_now()
@@ -217,21 +256,8 @@ class BranchService:
                 _log.warning("unmounting with a journal that is not sealed: %s", error)
         try:
             for shown in self._forest.shown():
-                await shown.durability.sync()
+                if not shown.is_frozen:
+                    await shown.durability.sync()
         finally:
             pyfuse3.terminate()
         return messages.Unmounting()
-
-
-def _info(snapshot: Snapshot) -> messages.SnapshotInfo:
-    return messages.SnapshotInfo(
-        id=snapshot.id,
-        name=snapshot.name,
-        message=snapshot.message,
-        time_ns=snapshot.time_ns,
-        parents=list(snapshot.parents),
-        user=snapshot.user,
-        host=snapshot.host,
-        sealed=bool(snapshot.tree),
-        tree=snapshot.tree.hex(),
-    )

@@ -178,7 +178,7 @@ def _list(where: Workspace, as_json: bool) -> None:
     # Whoever owns a branch finishes what was made from it, so that the files below tell all of it.
     workspace.names_of(where.store, where.branch)
     branches = Branches(where.store)
-    shown = {mount.branch: mount.mountpoint for mount in mounts.listed() if mount.store == where.store}
+    shown = {one.branch: one.mountpoint for one in mounts.listed() if one.store == where.store and not one.snapshot}
     rows = [
         {
             "name": branches.name_of(info.id),

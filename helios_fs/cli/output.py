@@ -5,6 +5,7 @@ Data goes to stdout, status and progress to stderr. Loads neither rich nor the j
 
 import sys
 import time
+from collections.abc import Iterable
 
 import click
 
@@ -24,6 +25,12 @@ def shown(name: bytes) -> str:
 def say(text: str) -> None:
     """Write a line of data to stdout."""
     click.echo(text)
+
+
+def write_bytes(parts: Iterable[bytes]) -> None:
+    """Write data to stdout as it is: names and contents that may be any bytes. Collected into larger writes."""
+    sys.stdout.flush()
+    sys.stdout.buffer.writelines(parts)
 
 
 def note(text: str) -> None:

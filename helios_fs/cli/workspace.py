@@ -56,6 +56,11 @@ def _remember_branch(ctx: click.Context, parameter: click.Parameter, value: str 
         ctx.meta[_BRANCH] = value
 
 
+def names_branch(ctx: click.Context) -> bool:
+    """Tell whether the command line names a branch with --branch."""
+    return _BRANCH in ctx.meta
+
+
 def find(ctx: click.Context, directory: str | None, store: str | None) -> Workspace:
     """Return the workspace that the options name, or that the current directory is in.
 
@@ -141,7 +146,7 @@ def of_branch(store: str, branch: str) -> Workspace:
 
     below: list[str] = []
     here = branch
-    shown = {mount.branch: mount.mountpoint for mount in mounts.listed() if mount.store == store}
+    shown = {one.branch: one.mountpoint for one in mounts.listed() if one.store == store and not one.snapshot}
     while here not in shown:
         info = Branches(store).find(here)
         if info is None:
@@ -177,6 +182,20 @@ def find_daemon(store: str, branch: str) -> client.Connection | None:
     with above:
         above.ask(messages.OpenBranch(branch), messages.BranchOpened)
     return client.find_daemon(store, branch)
+
+
+def let_go(store: str, branch: str, owner: int) -> bool:
+    """Have process `owner` close a branch that it shows below `.branches`, if nobody uses it; tell whether it did."""
+    from helios_fs.store.branches import Branches
+
+    info = Branches(store).find(branch)
+    above = client.find_daemon(store, info.parent) if info is not None else None
+    if above is None:
+        return False
+    with above:
+        if above.hello().pid != owner:
+            return False
+        return above.ask(messages.CloseBranch(branch), messages.BranchClosed).closed
 
 
 def connect(workspace: Workspace) -> client.Connection:
@@ -222,12 +241,7 @@ def snapshots(workspace: Workspace) -> list[messages.SnapshotInfo]:
     with open_store(workspace) as store:
         from helios_fs.worktree.recovery import known_snapshots
 
-        return [
-            messages.SnapshotInfo(
-                one.id, one.name, one.message, one.time_ns, one.parents, one.user, one.host, True, one.tree.hex()
-            )
-            for one in known_snapshots(store, workspace.branch).all()
-        ]
+        return [messages.info(one) for one in known_snapshots(store, workspace.branch).all()]
 
 
 def pick(known: Sequence[messages.SnapshotInfo], text: str) -> messages.SnapshotInfo:

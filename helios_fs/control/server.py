@@ -38,6 +38,12 @@ class Service(Protocol):
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         """List all snapshots of the branch, oldest first."""
 
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        """Say anew what is given of a snapshot: name, message, protection."""
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        """Delete snapshots, all of them or none."""
+
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Return when everything before the request is in the store."""
 
@@ -49,6 +55,9 @@ class Service(Protocol):
 
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         """Open a branch below this one."""
+
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        """Close a branch that was made from this one, if nobody uses it."""
 
     async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
         """List the branches that were made from this one; each has a journal of its own on return."""
@@ -197,6 +206,10 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.take_snapshot(request)
         case messages.ListSnapshots():
             return await service.list_snapshots(request)
+        case messages.DescribeSnapshot():
+            return await service.describe_snapshot(request)
+        case messages.DeleteSnapshots():
+            return await service.delete_snapshots(request)
         case messages.Seal():
             return await service.seal(request)
         case messages.Restore():
@@ -205,6 +218,8 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.merge(request)
         case messages.OpenBranch():
             return await service.open_branch(request)
+        case messages.CloseBranch():
+            return await service.close_branch(request)
         case messages.ListBranches():
             return await service.list_branches(request)
         case messages.RenameBranch():

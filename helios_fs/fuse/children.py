@@ -8,9 +8,7 @@ C2. A branch that was made is there at once. Its journal is made a moment later,
 
 from __future__ import annotations
 
-import functools
 import logging
-import pwd
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +16,7 @@ import trio
 from pyfuse3 import EntryAttributes
 
 from helios_fs.errors import EntryExists, HeliosError, NoSuchEntry
+from helios_fs.fuse.history_dir import user_name
 from helios_fs.history import branching
 from helios_fs.objects.snapshot import Fork, Snapshot
 from helios_fs.store.branches import check_name
@@ -81,7 +80,7 @@ class ChildBranches:
         check_name(name)
         if name in self._names:
             raise EntryExists(f"a branch named '{name}' exists")
-        made, position = branching.fork(self._shown.worktree, name, _user_name(uid), _HOST)
+        made, position = branching.fork(self._shown.worktree, name, user_name(uid), _HOST)
         branch = made.snapshot.branch
         self._names[name] = branch
         self._unfinished.append((made, position))
@@ -95,7 +94,7 @@ class ChildBranches:
             if name in self._names:
                 raise EntryExists(f"a branch named '{name}' exists")
             info = await trio.to_thread.run_sync(
-                branching.fork_snapshot, self._store, self._shown.branch, snapshot, name, _user_name(uid), _HOST
+                branching.fork_snapshot, self._store, self._shown.branch, snapshot, name, user_name(uid), _HOST
             )
             self._names[name] = info.id
         return info.id
@@ -152,11 +151,3 @@ class ChildBranches:
         """Bring back one that was deleted. Raises EntryExists, NoSuchEntry."""
         info = await trio.to_thread.run_sync(branching.undelete_branch, self._store, branch)
         self._names[info.name] = info.id
-
-
-@functools.lru_cache
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

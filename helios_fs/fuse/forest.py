@@ -18,13 +18,16 @@ from helios_fs.fuse.branches_dir import BranchesDir
 from helios_fs.fuse.children import ChildBranches
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.history_dir import HistoryDir
+from helios_fs.fuse.invalidation import forget_name
 from helios_fs.fuse.nodes import CONTROL_VIEW, Nodes, Numbers
 from helios_fs.fuse.operations import Operations
 from helios_fs.fuse.place import Place
 from helios_fs.fuse.sealer_pipe import SealerPipe
 from helios_fs.fuse.sealing import Sealing
+from helios_fs.objects.snapshot import Head
 from helios_fs.store.locks import BranchLock
 from helios_fs.store.store import Store
+from helios_fs.worktree.frozen import frozen
 from helios_fs.worktree.inos import Inos
 from helios_fs.worktree.recovery import take_over
 from helios_fs.worktree.view import View
@@ -33,6 +36,7 @@ from helios_fs.worktree.worktree import Worktree
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 30.0
+_FORGET_SECONDS: Final = 0.5
 
 Serve = Callable[..., Awaitable[None]]
 """serve(branch, task_status=…) answers the control socket of an open branch until cancelled."""
@@ -58,8 +62,13 @@ class ShownBranch:
         fence: int,
         lock: BranchLock | None,
         parent: "ShownBranch | None",
+        is_frozen: bool = False,
     ) -> None:
-        """`fence` is the epoch under which the branch is owned, `lock` what is released when it is closed."""
+        """`fence` is the epoch under which the branch is owned, `lock` what is released when it is closed.
+
+        One that `is_frozen` shows a snapshot: it is not owned, has no branches and is never sealed.
+        """
+        self.is_frozen = is_frozen
         self.worktree = worktree
         self.branch = worktree.branch
         self.lock = lock
@@ -93,7 +102,8 @@ class ShownBranch:
         if parent is not None:
             forest.roots[self.place.root_nodeid] = self.operations
         self.children = ChildBranches(forest, self)
-        history.show_branches(BranchesDir(self.nodes, worktree.index.root, self.children))
+        if not is_frozen:
+            history.show_branches(BranchesDir(self.nodes, worktree.index.root, self.children))
         self.sealing = Sealing(
             worktree,
             forest.store,
@@ -137,6 +147,8 @@ class ShownBranch:
             async with trio.open_nursery() as nursery:
                 await nursery.start(serve, self)
                 task_status.started()
+                if self.is_frozen:
+                    await trio.sleep_forever()
                 nursery.start_soon(self.sealing.run)
                 nursery.start_soon(self.children.run)
 
@@ -174,6 +186,13 @@ class Forest:
     def open_first(self, branch: str) -> ShownBranch:
         """Open the branch that is mounted, whose lock the caller holds."""
         self.first = ShownBranch(self, *self._take_over(branch), None, None)
+        self._open[branch] = self.first
+        return self.first
+
+    def show_frozen(self, branch: str, tree_id: bytes) -> ShownBranch:
+        """Show a sealed snapshot of a branch as the tree that is mounted; nothing of it is anybody's to change."""
+        self.first = ShownBranch(self, frozen(self.store, branch, tree_id), 0, None, None, is_frozen=True)
+        self.first.sealing.head = Head(branch, tree_id, 0, 0)
         self._open[branch] = self.first
         return self.first
 
@@ -255,15 +274,36 @@ class Forest:
             await self.sealer.stop()
 
     async def _close_what_is_idle(self) -> None:
-        seen: set[str] = set()
+        ends: dict[str, int] = {}
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            idle = {shown.branch for shown in self._open.values() if shown.parent is not None and shown.is_idle}
-            for branch in idle & seen:
-                shown = self._open[branch]
-                if not any(other.parent is shown for other in self._open.values()):
-                    self.close(shown)
-            seen = idle
+            for shown in self.shown():
+                end = shown.worktree.journal.end
+                if shown.parent is not None and ends.get(shown.branch) == end:
+                    await self.close_if_idle(shown.branch)
+                ends[shown.branch] = end
+
+    async def close_if_idle(self, branch: str) -> bool:
+        """Close a branch below `.branches` that nobody uses; tell whether it is closed."""
+        shown = self._open.get(branch)
+        if shown is None:
+            return True
+        if shown.parent is None or any(other.parent is shown for other in self.shown()):
+            return False
+        try:
+            await shown.sealing.seal_now()
+            directory, name = shown.parent.nodes.branches_nodeid, shown.parent.children.name_of(branch)
+            # What the kernel has looked up and nobody uses it forgets now, and says so in requests of its own.
+            await trio.to_thread.run_sync(forget_name, directory, name.encode())
+        except HeliosError:
+            return False
+        with trio.move_on_after(_FORGET_SECONDS):
+            while not shown.is_idle:
+                await trio.sleep(_FORGET_SECONDS / 50)
+        if not shown.is_idle or self._open.get(branch) is not shown:
+            return False
+        self.close(shown)
+        return True
 
     def close(self, shown: ShownBranch) -> None:
         """Close a branch below `.branches`."""

@@ -315,7 +315,7 @@ class HistoryDir:
         self._snapshots.check_name(name)
         if self._durability.has_mappable:
             await self._durability.write_back()
-        snapshot = self._worktree.snapshot(name, user=_user_name(ctx.uid), host=_HOST)
+        snapshot = self._worktree.snapshot(name, user=user_name(ctx.uid), host=_HOST, command="mkdir")
         return attributes.viewed(self._worktree.index.root, self._nodes.snapshot_nodeid(snapshot.id), 0)
 
     def rmdir(self, parent: int, name: bytes) -> None:
@@ -335,7 +335,7 @@ class HistoryDir:
         snapshot = self._named(old_name)
         if self._snapshots.find(new_name) is not None:
             raise EntryExists("a snapshot of that name exists")
-        self._worktree.rename_snapshot(snapshot.id, new_name)
+        self._worktree.describe_snapshot(snapshot.id, name=new_name)
 
     def _tree_of(self, nodeid: int) -> str | int:
         snapshot_id = self._nodes.snapshot_of(nodeid)
@@ -363,7 +363,8 @@ _HOST: Final = socket.gethostname()
 
 
 @functools.lru_cache
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return who a user is, by name where the system knows one."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

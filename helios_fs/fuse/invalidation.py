@@ -2,11 +2,13 @@
 
 import errno
 import logging
+from collections.abc import Iterable
 
 import pyfuse3
 
 from helios_fs.fuse.place import Place
 from helios_fs.history.restore import Changed
+from helios_fs.objects.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,15 @@ def forget_attributes(nodeid: int) -> None:
     except OSError as error:
         if error.errno != errno.ENOENT:
             _log.warning("the kernel keeps old attributes of node %#x: %s", nodeid, error)
+
+
+def forget_snapshots(directory: int, snapshots: Iterable[Snapshot]) -> None:
+    """Make the kernel forget the names of snapshots in a `.snapshots`, known by its nodeid; blocks as `invalidate`."""
+    for snapshot in snapshots:
+        forget_name(directory, snapshot.id.encode())
+        if snapshot.name:
+            forget_name(directory, snapshot.name)
+    forget_attributes(directory)
 
 
 def forget_name(parent: int, name: bytes) -> None:

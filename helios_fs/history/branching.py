@@ -46,7 +46,7 @@ def fork(worktree: Worktree, name: str, user: str, host: str) -> tuple[Fork, int
         host=host,
     )
     made = Fork(name, worktree.branch, beginning)
-    worktree.end_epoch(record.FORK, encode_fork(made))
+    worktree.end_epoch(record.FORK, encode_fork(made), frees=False)
     return made, worktree.journal.end
 
 

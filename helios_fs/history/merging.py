@@ -141,7 +141,7 @@ class Merging:
 
         def take() -> None:
             text = wanted.message or f"merge {wanted.labels[1]}"
-            taken.append(self._worktree.snapshot(b"", text, wanted.user, wanted.host, wanted.source.snapshot))
+            taken.append(self._worktree.snapshot(b"", text, wanted.user, wanted.host, other=wanted.source.snapshot))
 
         changed = self._restore.apply(ready.plan, take)
         self._needs_pin = True

@@ -136,6 +136,13 @@ class Journal:
             journal._reserve.take()
         return journal
 
+    @classmethod
+    def refusing(cls, error: HeliosError) -> "Journal":
+        """Return a journal that holds and takes nothing: every append and sync raises ReadOnly, naming `error`."""
+        journal = cls("", [Segment("", files.open_file(os.devnull, os.O_RDONLY), 0, 0, 0)], 0)
+        journal.broken = error
+        return journal
+
     # -- Writing -----------------------------------------------------------------------------------------------------
 
     def append(

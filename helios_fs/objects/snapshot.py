@@ -28,6 +28,10 @@ class Snapshot(msgspec.Struct, array_like=True, frozen=True):
     message: str = ""
     user: str = ""
     host: str = ""
+    command: str = ""
+    """What made it: a command line, `mkdir`, or the rule by which the mount did."""
+    protected: bool = False
+    """Nobody deletes it until this is taken back."""
 
 
 class Fork(msgspec.Struct, array_like=True, frozen=True):
@@ -63,11 +67,14 @@ class SnapshotSealed(msgspec.Struct, array_like=True, frozen=True, tag="snapshot
     snapshot: Snapshot
 
 
-class SnapshotRenamed(msgspec.Struct, array_like=True, frozen=True, tag="rename"):
-    """A snapshot got another name, or none."""
+class SnapshotChanged(msgspec.Struct, array_like=True, frozen=True, tag="change"):
+    """What people say of a snapshot is this from now on."""
 
     id: str
     name: bytes
+    """Empty: it has none."""
+    message: str
+    protected: bool
 
 
 class SnapshotDeleted(msgspec.Struct, array_like=True, frozen=True, tag="delete"):
@@ -76,7 +83,7 @@ class SnapshotDeleted(msgspec.Struct, array_like=True, frozen=True, tag="delete"
     id: str
 
 
-RefEvent = HeadMoved | SnapshotSealed | SnapshotRenamed | SnapshotDeleted
+RefEvent = HeadMoved | SnapshotSealed | SnapshotChanged | SnapshotDeleted
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_events = msgspec.msgpack.Decoder(list[RefEvent]).decode
@@ -96,6 +103,11 @@ def decode_events(data: bytes) -> list[RefEvent]:
         return _decode_events(data)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptObject(f"a ref log record cannot be decoded: {error}") from error
+
+
+def changed(snapshot: Snapshot, change: SnapshotChanged) -> Snapshot:
+    """Return a snapshot as it is after a change; its state, time and author never change."""
+    return msgspec.structs.replace(snapshot, name=change.name, message=change.message, protected=change.protected)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

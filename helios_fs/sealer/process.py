@@ -26,8 +26,8 @@ from helios_fs.objects.snapshot import (
     Head,
     HeadMoved,
     RefEvent,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
     decode_fork,
     decode_snapshot,
@@ -106,17 +106,24 @@ def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
 def _snapshot_events(
     store: Store, branch: str, frames: list[Frame], tree_id: bytes, outcome: Outcome
 ) -> Iterator[RefEvent]:
-    """Yield what these records mean for refs; what was the parent's before a fork is the parent's to publish."""
+    """Yield what these records mean for refs.
+
+    A snapshot that the parent took before the fork is the parent's; it is published here where the parent has not come
+    to it: the tree is the same.
+    """
+    lineage = store.branches.lineage(branch)
     for frame in frames:
         if frame.kind in _NEEDS_A_TREE:
             is_fork = frame.kind == record.FORK
             taken = decode_fork(frame.payload).snapshot if is_fork else decode_snapshot(frame.payload)
             snapshot = msgspec.structs.replace(taken, tree=tree_id)
             outcome.snapshots.append((snapshot.id, tree_id))
-            if snapshot.branch == branch or (is_fork and _made_here(store, branch, snapshot.branch)):
+            is_ours = snapshot.branch == branch or (is_fork and _made_here(store, branch, snapshot.branch))
+            is_inherited = snapshot.branch in lineage and not is_ours
+            if is_ours or (is_inherited and store.head(snapshot.branch).lsn <= frame.position):
                 yield SnapshotSealed(snapshot)
-        elif frame.kind == record.SNAPSHOT_RENAME:
-            yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_CHANGED:
+            yield SnapshotChanged(*record.unpack_snapshot_changed(frame.payload))
         elif frame.kind == record.SNAPSHOT_DELETE:
             outcome.deleted += 1
             yield SnapshotDeleted(frame.payload.decode("ascii"))

@@ -128,6 +128,13 @@ class Branches:
         """Return the branches made from this one that are not deleted, oldest first."""
         return [info for info in self.all() if info.parent == branch]
 
+    def lineage(self, branch: str) -> list[str]:
+        """Return the ids of a branch and of those that it descends from, `main` last. Raises NoSuchEntry."""
+        found = [branch]
+        while found[-1] != MAIN_BRANCH:
+            found.append(self.get(found[-1]).parent)
+        return found
+
     def name_of(self, branch: str) -> str:
         """Return a branch's whole name: `main`, `a`, `a/b`. Raises NoSuchEntry."""
         parts: list[str] = []

@@ -6,7 +6,7 @@ Knows nothing of mounts. Cost follows what is not sealed.
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from helios_fs.errors import CorruptObject, NoSuchEntry
@@ -15,13 +15,13 @@ from helios_fs.journal.reserve import RESERVE_BYTES
 from helios_fs.objects import record
 from helios_fs.objects.entry import Tree, encode_tree
 from helios_fs.objects.ids import KIND_TREE, ROOT_INO, looks_like_snapshot_id
-from helios_fs.objects.snapshot import MAIN_BRANCH, Fork, Head, HeadMoved, decode_fork, decode_snapshot
+from helios_fs.objects.snapshot import MAIN_BRANCH, Fork, Head, HeadMoved, SnapshotChanged, decode_fork, decode_snapshot
 from helios_fs.store import branches
 from helios_fs.store.store import Store
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.inos import Inos
-from helios_fs.worktree.replay import CLOSES_EPOCH, finished, replay_frame
+from helios_fs.worktree.replay import BESIDE_THE_TREE, CLOSES_EPOCH, finished, replay_frame
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.worktree import Worktree
 
@@ -107,15 +107,23 @@ def recover(
     snapshots = known_snapshots(store, branch)
     info = store.branches.find(branch)
     own_from = info.fork_lsn if info is not None else 0
+    lineage = store.branches.lineage(branch)
     forks: list[tuple[Fork, int]] = []
     position = head.lsn
     changed = False
+    latest = snapshots.latest()
+    differs = latest is None or latest.tree != head.tree
     for frame in finished(journal.frames(head.lsn, check_data=True)):
         replay_frame(index, frame)
-        fork = replay_snapshots(index, branch, snapshots, frame, inherited=frame.position < own_from)
+        fork = replay_snapshots(index, lineage, snapshots, frame, inherited=frame.position < own_from)
         if fork is not None:
             forks.append((fork, frame.next_position))
+        if frame.position < own_from <= frame.next_position:
+            # The record that made this branch: its first snapshot is the tree as it is here.
+            differs = False
         changed = frame.kind not in CLOSES_EPOCH
+        if frame.kind not in BESIDE_THE_TREE:
+            differs = frame.kind != record.SNAPSHOT
         position = frame.next_position
         if progress is not None:
             progress(position - head.lsn, journal.end - head.lsn)
@@ -125,14 +133,17 @@ def recover(
     worktree = Worktree(branch, index, journal, index.objects, inos or Inos(store.reserve_inos), snapshots)
     worktree.changed_in_epoch = changed
     worktree.unfinished_forks = [(fork, at) for fork, at in forks if store.branches.find(fork.snapshot.branch) is None]
+    if not differs:
+        worktree.unchanged_since_snapshot()
     return worktree
 
 
 def replay_snapshots(
-    index: Index, branch: str, snapshots: Snapshots, frame: Frame, inherited: bool = False
+    index: Index, lineage: Sequence[str], snapshots: Snapshots, frame: Frame, inherited: bool = False
 ) -> Fork | None:
     """Apply what a record says of snapshots and epochs; return a fork that this branch made.
 
+    `lineage` is the branch's id, then those of the branches that it descends from.
     An `inherited` record is the parent's, from before this branch was made; what it names may be gone since. Raises
     CorruptObject where it does not fit (Y1).
     """
@@ -147,12 +158,12 @@ def replay_snapshots(
             fork = decode_fork(frame.payload)
             if fork.snapshot.epoch != index.epoch:
                 raise CorruptObject(f"the record at {frame.position:#x} is no fork of epoch {index.epoch}")
-            if fork.snapshot.branch == branch:
+            if fork.snapshot.branch in lineage:
                 snapshots.add(fork.snapshot)
-            elif fork.parent == branch:
+            elif fork.parent == lineage[0]:
                 made = fork
-        elif frame.kind == record.SNAPSHOT_RENAME:
-            snapshots.rename(*record.unpack_snapshot_rename(frame.payload))
+        elif frame.kind == record.SNAPSHOT_CHANGED:
+            snapshots.change(SnapshotChanged(*record.unpack_snapshot_changed(frame.payload)))
         elif frame.kind == record.SNAPSHOT_DELETE:
             snapshots.delete(frame.payload.decode("ascii"))
         elif frame.kind == record.FREEZE and record.unpack_freeze(frame.payload) != index.epoch:

@@ -7,7 +7,7 @@ import msgspec
 
 from helios_fs.errors import EntryExists, InvalidArgument, NameTooLong, NoSuchEntry, NotPermitted
 from helios_fs.objects.ids import looks_like_snapshot_id
-from helios_fs.objects.snapshot import Snapshot
+from helios_fs.objects.snapshot import Snapshot, SnapshotChanged, changed
 
 LATEST = b"latest"
 
@@ -67,9 +67,9 @@ class Snapshots:
             snapshot_id = text.decode("ascii", "replace")
         return self._by_id.get(snapshot_id)
 
-    def rename(self, snapshot_id: str, name: bytes) -> None:
-        """Give a snapshot another name, or none."""
-        self.add(msgspec.structs.replace(self.get(snapshot_id), name=name))
+    def change(self, change: SnapshotChanged) -> None:
+        """Say anew what people say of a snapshot: name, message, protection. Raises NoSuchEntry."""
+        self.add(changed(self.get(change.id), change))
 
     def delete(self, snapshot_id: str) -> None:
         """Forget a snapshot."""

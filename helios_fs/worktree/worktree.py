@@ -33,11 +33,11 @@ from helios_fs.errors import (
 from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
 from helios_fs.objects.entry import Entry
-from helios_fs.objects.ids import SnapshotId, next_snapshot_id
-from helios_fs.objects.snapshot import Fork, Snapshot, encode_snapshot
+from helios_fs.objects.snapshot import Fork
 from helios_fs.store.objects import Objects
 from helios_fs.worktree import apply, content
 from helios_fs.worktree.assembled import MANY_PIECES, Assembled, find
+from helios_fs.worktree.epochs import Epochs
 from helios_fs.worktree.extents import REGION_BYTES
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
@@ -56,8 +56,8 @@ MAX_BIND_STEPS: Final = 2048
 _now_ns = time.time_ns
 
 
-class Worktree:
-    """One branch's newest state, and the only way to change it."""
+class Worktree(Epochs):
+    """One branch's newest state, and the only way to change it; `Epochs` has what closes epochs."""
 
     def __init__(
         self, branch: str, index: Index, journal: Journal, objects: Objects, inos: Inos, snapshots: Snapshots
@@ -367,74 +367,3 @@ class Worktree:
     def take_ino(self) -> int:
         """Return an inode number that nobody has."""
         return self._inos.take()
-
-    # -- Snapshots ---------------------------------------------------------------------------------------------------
-
-    def snapshot(
-        self, name: bytes = b"", message: str = "", user: str = "", host: str = "", other: str = ""
-    ) -> Snapshot:
-        """Take a snapshot: one record and a new epoch, whatever is dirty. `other` is a second parent.
-
-        It survives the death of the process on return; a power cut after `journal.sync`. Raises what
-        `Snapshots.check_name` does, StoreFull, ReadOnly.
-        """
-        if name:
-            self.snapshots.check_name(name)
-        before = self.snapshots.newest.id if self.snapshots.newest is not None else ""
-        snapshot = Snapshot(
-            id=next_snapshot_id(SnapshotId(before) if before else None),
-            branch=self.branch,
-            tree=b"",
-            parents=[parent for parent in (before, other) if parent],
-            time_ns=_now_ns(),
-            epoch=self.index.epoch,
-            name=name,
-            message=message,
-            user=user,
-            host=host,
-        )
-        self._record(record.SNAPSHOT, 0, encode_snapshot(snapshot), _snapshot_taken, self.snapshots, snapshot)
-        self.changed_in_epoch = False
-        return snapshot
-
-    def freeze(self) -> int:
-        """Close the epoch without a snapshot, so that the sealer can seal up to here; return its number."""
-        epoch = self.index.epoch
-        self.end_epoch(record.FREEZE, record.pack_freeze(epoch), frees=True)
-        self.journal.end_segment()
-        return epoch
-
-    def end_epoch(self, kind: int, payload: bytes, frees: bool = False) -> None:
-        """Append a record that changes nothing in the tree and begins a new epoch."""
-        self._record(kind, 0, payload, _next_epoch, frees=frees)
-        self.changed_in_epoch = False
-
-    def rename_snapshot(self, snapshot_id: str, name: bytes) -> None:
-        """Give a snapshot another name."""
-        self.snapshots.check_name(name)
-        self.snapshots.check_owned(snapshot_id)
-        payload = record.pack_snapshot_rename(snapshot_id, name)
-        self._record(record.SNAPSHOT_RENAME, 0, payload, _snapshot_renamed, self.snapshots, snapshot_id, name)
-
-    def delete_snapshot(self, snapshot_id: str) -> None:
-        """Delete a snapshot; its space comes back once nothing else needs it."""
-        self.snapshots.check_deletable(snapshot_id)
-        payload = snapshot_id.encode()
-        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
-
-
-def _next_epoch(index: Index, now_ns: int) -> None:
-    index.epoch += 1
-
-
-def _snapshot_taken(index: Index, snapshots: Snapshots, snapshot: Snapshot, now_ns: int) -> None:
-    snapshots.add(snapshot)
-    index.epoch += 1
-
-
-def _snapshot_renamed(index: Index, snapshots: Snapshots, snapshot_id: str, name: bytes, now_ns: int) -> None:
-    snapshots.rename(snapshot_id, name)
-
-
-def _snapshot_deleted(index: Index, snapshots: Snapshots, snapshot_id: str, now_ns: int) -> None:
-    snapshots.delete(snapshot_id)

@@ -11,12 +11,15 @@ ODD_NAME = bytes(range(1, 256)).replace(b"/", b"")
 
 REQUESTS = [
     messages.Hello(),
-    messages.TakeSnapshot(ODD_NAME, "a message\nof two lines", "me", True),
+    messages.TakeSnapshot(ODD_NAME, "a message\nof two lines", "me", True, "helios snapshot"),
     messages.ListSnapshots(),
+    messages.DescribeSnapshot("0123456789", b"", None, True),
+    messages.DeleteSnapshots(["0123456789"]),
     messages.Seal(),
-    messages.Restore("0123456789", [ODD_NAME, b"a/b"]),
+    messages.Restore("0123456789", [ODD_NAME, b"a/b"], "me", "helios restore 0123456789"),
     messages.Merge("b0123", "0123456789", "ab" * 32, 77, ("main", "a/b"), "markers", True, "why", "me"),
     messages.OpenBranch("b0123"),
+    messages.CloseBranch("b0123"),
     messages.ListBranches(),
     messages.MakeBranch("näme", 1000, "0123456789"),
     messages.RenameBranch("b0123", "new"),
@@ -29,10 +32,15 @@ REPLIES = [
     messages.HelloReply(1, b"/s\xff", "main", b"/m", "0.1"),
     messages.SnapshotTaken("0123456789"),
     messages.Snapshots([messages.SnapshotInfo("0123456789", b"n\xfe", "m", 1, [], "u", "h", False, "")]),
+    messages.SnapshotDescribed(
+        messages.SnapshotInfo("0123456789", b"", "", -1, ["1"], "", "", True, "ab", "mkdir", True)
+    ),
+    messages.SnapshotsDeleted(),
     messages.Sealed("ab" * 32, 1 << 40, 7),
     messages.Restored("0123456789", 3),
     messages.Merged("0123456789", "", [messages.MergeConflict(b"\xff", "content")], 3, False),
     messages.BranchOpened(b"/m/.branches/\xc3\xa4"),
+    messages.BranchClosed(True),
     messages.BranchNames({"ä": "b0123"}),
     messages.BranchMade("b0123"),
     messages.BranchChanged(),

@@ -30,6 +30,12 @@ class Answers:
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         raise NoSuchEntry("none here")
 
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        raise NotPermitted("never")
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        return messages.SnapshotsDeleted()
+
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         self.waiting.set()
         await trio.sleep_forever()
@@ -40,6 +46,9 @@ class Answers:
 
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         return messages.BranchOpened(request.branch.encode())
+
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        return messages.BranchClosed(False)
 
     async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
         return messages.BranchNames({"name": "id"})

@@ -21,7 +21,7 @@ Shown = dict[str, tuple[object, ...]]
 def head(branch: Branch) -> bytes:
     """Seal everything and return the tree."""
     seal(branch)
-    return branch.store.head(branch.branch).tree
+    return branch.store.head(branch.name).tree
 
 
 def fork(branch: Branch, name: str) -> Branch:
@@ -47,7 +47,7 @@ def merged(base: bytes, ours: Branch, theirs: Branch, favour: Favour = None) -> 
             labels=("main", "agent"),
             now_ns=77,
         )
-        writer.publish([], ours.branch, ours.fence)
+        writer.publish([], ours.name, ours.fence)
     if result.tree_id:
         check_tree(ours.store.objects, result.tree_id)
     return result

@@ -302,14 +302,15 @@ def test_nothing_new_is_nothing_sealed(branch: Branch) -> None:
     assert (outcome.sealed, outcome.snapshots) == ({}, [])
 
 
-def test_renamed_and_deleted_snapshots_are_published_as_such(branch: Branch) -> None:
+def test_described_and_deleted_snapshots_are_published_as_such(branch: Branch) -> None:
     kept, gone = branch.worktree.snapshot(b"kept"), branch.worktree.snapshot(b"gone")
-    branch.worktree.rename_snapshot(kept.id, b"renamed")
+    branch.worktree.describe_snapshot(kept.id, b"renamed", "why", True)
     branch.worktree.delete_snapshot(gone.id)
     branch.worktree.freeze()
     outcome = sealed_here(branch)
     assert outcome.deleted == 1
-    assert [(s.id, s.name) for s in branch.store.refs.snapshots("main")] == [(kept.id, b"renamed")]
+    [found] = branch.store.refs.snapshots("main")
+    assert (found.id, found.name, found.message, found.protected) == (kept.id, b"renamed", "why", True)
 
 
 def test_a_seal_of_deletions_may_spend_the_reserve(branch: Branch) -> None:
