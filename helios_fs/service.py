@@ -16,10 +16,11 @@ import trio
 
 from helios_fs import __version__
 from helios_fs.control import messages
-from helios_fs.errors import HeliosError, NotPermitted
+from helios_fs.errors import Busy, HeliosError, NotPermitted
 from helios_fs.fuse.forest import Forest, ShownBranch
 from helios_fs.fuse.history_dir import user_name
 from helios_fs.fuse.invalidation import forget_attributes, forget_name, forget_snapshots, invalidate
+from helios_fs.history.merging import MAX_TRIES, Merging, Outcome, Source, Wanted
 from helios_fs.history.restore import Restore
 
 _log = logging.getLogger("helios_fs.daemon")
@@ -38,6 +39,7 @@ class BranchService:
         self._worktree = shown.worktree
         self._durability = shown.durability
         self._sealing = shown.sealing
+        self._merge_lock = trio.Lock()
 
     def _forget_history(self) -> None:
         forget_attributes(self._shown.nodes.snapshots_nodeid)
@@ -119,10 +121,63 @@ class BranchService:
         await self._sealing.seal_now()
         snapshot = self._worktree.snapshots.get(request.id)
         restore = Restore(self._worktree, self._store.objects)
-        plan = await trio.to_thread.run_sync(restore.plan, self._sealing.head.tree, snapshot.tree, request.paths)
-        changed = restore.apply(plan)
+        now = self._sealing.head.tree
+        # From here until it is in the journal, where a collection finds it.
+        with self._store.pins.held(now, snapshot.tree):
+            plan = await trio.to_thread.run_sync(restore.plan, now, snapshot.tree, request.paths)
+            changed = restore.apply(plan)
         await trio.to_thread.run_sync(invalidate, changed, self._shown.place)
         return messages.Restored(undo.id, len(plan.steps) + len(plan.relinked))
+
+    async def merge(self, request: messages.Merge) -> messages.Merged:
+        """Merge another branch into this one; a second merge waits for the first."""
+        source = Source(request.branch, request.snapshot, bytes.fromhex(request.tree), request.lsn)
+        wanted = Wanted(source, request.labels, request.favour, request.dry_run, request.message, request.user, _HOST)
+        async with self._merge_lock:
+            merging = Merging(self._store, self._worktree, self._sealing.fence, wanted)
+            # Nobody may take the branch for idle meanwhile.
+            root = self._worktree.index.root
+            root.holds += 1
+            try:
+                outcome = await self._merge(merging, wanted)
+            finally:
+                root.holds -= 1
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(merging.close)
+        conflicts = [messages.MergeConflict(path, kind) for path, kind in outcome.conflicts]
+        return messages.Merged(outcome.base, outcome.snapshot, conflicts, outcome.changes, outcome.up_to_date)
+
+    async def _merge(self, merging: Merging, wanted: Wanted) -> Outcome:
+        journal = self._worktree.journal
+        for _ in range(MAX_TRIES):
+            await self._durability.write_back()
+            await self._sealing.seal_now()
+            head = self._sealing.head
+            ready = await trio.to_thread.run_sync(merging.prepare, head.tree)
+            if ready.plan is None:
+                if ready.up_to_date and not wanted.dry_run:
+                    await trio.to_thread.run_sync(merging.keep)
+                return merging.outcome(ready, "")
+            if journal.end == head.lsn:
+                break
+        else:
+            raise Busy(f"{wanted.labels[0]} keeps changing: merge when less is going on in it")
+        changed, snapshot = merging.apply(ready)
+        self._forget_history()
+        await trio.to_thread.run_sync(invalidate, changed, self._shown.place)
+        await self._durability.sync()
+        await trio.to_thread.run_sync(merging.keep)
+        await self._sealing.seal_now()
+        merging.sealed()
+        return merging.outcome(ready, snapshot.id)
+
+    async def collect(self, request: messages.Collect) -> messages.Collected:
+        """Give back the space that nothing needs."""
+        if request.release_only:
+            await self._sealing.release()
+            return messages.Collected()
+        done = await self._sealing.collect_now()
+        return messages.Collected(**{name: getattr(done, name) for name in messages.Collected.__struct_fields__})
 
     # -- Branches ----------------------------------------------------------------------------------------------------
 

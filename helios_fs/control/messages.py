@@ -9,7 +9,7 @@ M1. Names and paths are bytes: in JSON they are base64, because JSON has no way 
 M2. A message has no newline in it but the last.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -71,6 +71,25 @@ class DeleteSnapshots(msgspec.Struct, frozen=True, tag=True):
     """Delete these, or none where one of them is protected or not there."""
 
     ids: list[str]
+
+
+class Merge(msgspec.Struct, frozen=True, tag=True):
+    """Merge a sealed state of another branch into this one."""
+
+    branch: str
+    """Id of the other branch."""
+    snapshot: str
+    """Its snapshot that is merged; empty for a dry run."""
+    tree: str
+    """The snapshot's tree hash, in hex."""
+    lsn: int
+    """Everything before this position of its journal is in that tree."""
+    labels: tuple[str, str]
+    """What this branch and the other one are called."""
+    favour: Literal["ours", "theirs", "markers"] | None = None
+    dry_run: bool = False
+    message: str = ""
+    user: str = ""
 
 
 class OpenBranch(msgspec.Struct, frozen=True, tag=True):
@@ -199,6 +218,28 @@ class Restored(msgspec.Struct, frozen=True, tag=True):
     """How many paths were changed."""
 
 
+class MergeConflict(msgspec.Struct, frozen=True):
+    """One path about which two branches disagree."""
+
+    path: bytes
+    kind: str
+
+
+class Merged(msgspec.Struct, frozen=True, tag=True):
+    """The merge is done, or was found to have conflicts, or there was nothing to merge."""
+
+    base: str
+    """Id of the snapshot from which both sides were told."""
+    snapshot: str
+    """The snapshot with two parents; empty where nothing was changed."""
+    conflicts: list[MergeConflict]
+    """What conflicts, decided or not."""
+    changed: int
+    """How many inodes were changed, or would be."""
+    up_to_date: bool
+    """This branch has all of the other one already."""
+
+
 class BranchOpened(msgspec.Struct, frozen=True, tag=True):
     """The branch is open, and has a control socket of its own."""
 
@@ -255,6 +296,7 @@ Request = (
     | DeleteSnapshots
     | Seal
     | Restore
+    | Merge
     | OpenBranch
     | CloseBranch
     | ListBranches
@@ -273,6 +315,7 @@ Reply = (
     | SnapshotsDeleted
     | Sealed
     | Restored
+    | Merged
     | BranchOpened
     | BranchClosed
     | BranchNames

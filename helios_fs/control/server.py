@@ -50,6 +50,9 @@ class Service(Protocol):
     async def restore(self, request: messages.Restore) -> messages.Restored:
         """Bring back a state, after a snapshot of the present one."""
 
+    async def merge(self, request: messages.Merge) -> messages.Merged:
+        """Merge another branch into this one, all of it or nothing."""
+
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         """Open a branch below this one."""
 
@@ -211,6 +214,8 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.seal(request)
         case messages.Restore():
             return await service.restore(request)
+        case messages.Merge():
+            return await service.merge(request)
         case messages.OpenBranch():
             return await service.open_branch(request)
         case messages.CloseBranch():

@@ -119,6 +119,9 @@ class ShownBranch:
     def _open_view(self, snapshot_id: str) -> View:
         worktree = self.worktree
         snapshot = worktree.snapshots.get(snapshot_id)
+        if snapshot.tree:
+            # Before it is read; the next seal lets go of it again where nobody looks any more.
+            self._forest.store.pins.add(self.branch, snapshot.tree)
         tree = worktree.objects.tree(snapshot.tree) if snapshot.tree else None
         return View(worktree.index, worktree.objects, worktree.journal, snapshot.epoch, snapshot.tree, tree)
 
@@ -197,6 +200,7 @@ class Forest:
 
     def show_frozen(self, branch: str, tree_id: bytes) -> ShownBranch:
         """Show a sealed snapshot of a branch as the tree that is mounted; nothing of it is anybody's to change."""
+        self.store.pins.keep(("frozen", branch), [tree_id])
         self.first = ShownBranch(self, frozen(self.store, branch, tree_id), 0, None, None, is_frozen=True)
         self.first.sealing.head = Head(branch, tree_id, 0, 0)
         self._open[branch] = self.first

@@ -11,7 +11,7 @@ import sys
 
 import trio
 
-from helios_fs.errors import StoreFault, StoreFull
+from helios_fs.errors import Busy, StoreFault, StoreFull
 from helios_fs.sealer import messages
 
 
@@ -40,16 +40,16 @@ class SealerPipe:
         await self._process.stdin.send_all(messages.frame(message))
 
     async def hear(self) -> messages.Reply:
-        """Return the next reply. Raises what the sealer could not do as StoreFull or StoreFault."""
+        """Return the next reply. Raises what the sealer could not do as StoreFull, Busy or StoreFault."""
         (length,) = messages.LENGTH.unpack(await self._take(messages.LENGTH.size))
         reply: messages.Reply = messages.decode_reply(await self._take(length))
         self.is_talking = isinstance(reply, messages.Begun | messages.Batch)
         if isinstance(reply, messages.Refused):
-            raise (
-                StoreFull(reply.message)
-                if reply.error == "StoreFull"
-                else StoreFault(f"{reply.error}: {reply.message}")
-            )
+            if reply.error == "StoreFull":
+                raise StoreFull(reply.message)
+            if reply.error == "Busy":
+                raise Busy(reply.message)
+            raise StoreFault(f"{reply.error}: {reply.message}")
         return reply
 
     async def _take(self, count: int) -> bytes:

@@ -62,7 +62,8 @@ class Sealing:
         self._store = store
         self._nodes = nodes
         self._sealer = sealer
-        self._fence = fence
+        self.fence = fence
+        """The epoch under which the branch is owned."""
         self._set_bound = set_bound
         self._finish_forks = finish_forks
         self._all_pins = pins
@@ -146,8 +147,6 @@ class Sealing:
     async def _with_the_sealer(self) -> None:
         try:
             await self._seal_once()
-            if self._collection_is_due():
-                await self._collect()
         except HeliosError:
             if self._sealer.is_talking:
                 # What it has still to say would be taken for the answer to the next request.
@@ -174,7 +173,7 @@ class Sealing:
         if worktree.changed_in_epoch:
             worktree.freeze()
         target = worktree.journal.end
-        await self._sealer.say(messages.SealUpTo(worktree.branch, self._fence, target))
+        await self._sealer.say(messages.SealUpTo(worktree.branch, self.fence, target))
         begun = await self._sealer.hear()
         if not isinstance(begun, messages.Begun):
             raise StoreFault(f"the sealer answered out of turn: {type(begun).__name__}")

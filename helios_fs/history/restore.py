@@ -7,23 +7,31 @@ R1. Cost follows what differs: equal pages are never opened, a directory that co
 R2. A file that is the same inode in both keeps its number, so open descriptors show the restored bytes. One that was
     removed since gets its number back unless somebody still holds it open; then it gets a new one, and the descriptor
     keeps what it had.
+    One that has another name now is renamed back, and stays the same inode whoever holds it.
 R3. Removals come first, additions from the root down, attributes of directories last: restored times stay.
+R4. All of it happens or nothing: one group of the journal (worktree/groups.py).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from helios_fs.errors import NoSuchEntry, ObjectMissing
-from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, ino_key
+from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, encode_entry, ino_key
 from helios_fs.store import maps
 from helios_fs.store.objects import Objects
+from helios_fs.worktree.groups import group
 from helios_fs.worktree.index import linked_entry, overlay_names
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.worktree import Worktree
 
 Path = tuple[bytes, ...]
+
+_RECORD_BYTES: Final = 1024
+"""More than it takes to remove a name, however long: a BIND of directory and file, and an UNLINK."""
+_SLACK_BYTES: Final = 64 * 1024
 
 
 class Step(NamedTuple):
@@ -32,6 +40,14 @@ class Step(NamedTuple):
     path: Path
     now: Entry | None
     then: Entry | None
+
+
+class Move(NamedTuple):
+    """An inode that has another name in the state to bring back. Below a moved directory, paths are its new ones."""
+
+    ino: int
+    old: Path
+    new: Path
 
 
 class Plan(NamedTuple):
@@ -43,6 +59,10 @@ class Plan(NamedTuple):
     whole: dict[int, frozenset[int]]
     """Directories to bring back that can come as one record: their number -> the numbers of all that lies below."""
     then: Tree
+    below: dict[int, int]
+    """Directories that go or come back: their number -> how many names lie below."""
+    moved: list[Move]
+    """What is in both under different names, in an order in which each can be taken from where it is."""
 
 
 class Changed:
@@ -65,6 +85,8 @@ class Restore:
         self._objects = objects
         self._changed = Changed()
         self._brought_back: dict[int, Inode] = {}
+        self._parked: dict[Path, tuple[Inode, bytes]] = {}
+        """New path of what is on its way there -> itself, and its name in the root meanwhile."""
 
     # -- Comparing ---------------------------------------------------------------------------------------------------
 
@@ -75,7 +97,7 @@ class Restore:
         """
         now, then = self._objects.tree(now_id), self._objects.tree(then_id)
         wanted = {tuple(part for part in path.split(b"/") if part not in (b"", b".")) for path in paths} or {()}
-        plan = Plan([], [], {}, then)
+        plan = Plan([], [], {}, then, {}, [])
         made: set[Path] = set()
         for path in sorted(wanted):
             if self._find(then, path) is None and self._find(now, path) is None:
@@ -83,10 +105,22 @@ class Restore:
                 raise NoSuchEntry(f"{text}: neither the snapshot nor the working tree has it")
             if not any(path[:depth] in wanted for depth in range(len(path))):
                 plan.steps.extend(self._one_path(now, then, path, made))
+        moved = self._find_moved(now, then, plan)
         for step in plan.steps:
             is_new = step.now is None or (step.then is not None and step.now.ino != step.then.ino)
+            if is_new and step.then is not None and step.then.ino in moved:
+                continue
             if is_new and step.then is not None and step.then.is_directory and step.then.content:
                 self._see_whether_whole(step.then, plan)
+            gone = step.now if is_new else None
+            if (
+                gone is not None
+                and gone.is_directory
+                and gone.content
+                and gone.ino not in plan.below
+                and gone.ino not in moved
+            ):
+                plan.below[gone.ino] = sum(1 for _ in self._below(gone.content))
         # A changed file with several names is found in the link tables: the directories that name it may be equal.
         differing = {
             key: after
@@ -99,8 +133,33 @@ class Restore:
         plan.relinked.extend(entry for entry in map(decode_entry, differing.values()) if isinstance(entry, Entry))
         return plan
 
+    def _find_moved(self, now: Tree, then: Tree, plan: Plan) -> set[int]:
+        """Find what only changed its name, and what differs below such directories; return the numbers."""
+        gone: dict[int, tuple[Path, Entry]] = {}
+        back: dict[int, tuple[Path, Entry]] = {}
+        moved: set[int] = set()
+        seen = 0
+        while seen < len(plan.steps):
+            fresh, seen = plan.steps[seen:], len(plan.steps)
+            for path, former, wanted in fresh:
+                if former is not None and (wanted is None or former.ino != wanted.ino):
+                    gone[former.ino] = path, former
+                if wanted is not None and (former is None or former.ino != wanted.ino):
+                    back[wanted.ino] = path, wanted
+            for ino in sorted((gone.keys() & back.keys()) - moved):
+                (old, former), (new, wanted) = gone[ino], back[ino]
+                is_linked = not wanted.is_directory and former.nlink + wanted.nlink > 2
+                if is_linked or stat.S_IFMT(former.mode) != stat.S_IFMT(wanted.mode):
+                    continue
+                moved.add(ino)
+                plan.moved.append(Move(ino, old, new))
+                if wanted.is_directory:
+                    plan.steps.extend(self._directory(now, then, new, former.content, wanted.content))
+        return moved
+
     def _see_whether_whole(self, directory: Entry, plan: Plan) -> None:
         below = list(self._below(directory.content))
+        plan.below[directory.ino] = len(below)
         if not any(isinstance(entry, int) for entry in below):
             plan.whole[directory.ino] = frozenset(entry.ino for entry in below if isinstance(entry, Entry))
 
@@ -179,39 +238,94 @@ class Restore:
 
     # -- Changing ----------------------------------------------------------------------------------------------------
 
-    def apply(self, plan: Plan) -> Changed:
-        """Carry out a plan. On return each change is journaled and visible; returns what the kernel must hear.
+    def apply(self, plan: Plan, last: Callable[[], object] | None = None) -> Changed:
+        """Carry out a plan. On return all of it is journaled and visible; returns what the kernel must hear.
 
-        Raises StoreFull, StoreFault, ReadOnly; what was done before that stays, and the snapshot taken first undoes it.
+        `last` is called when all else is done, and happens with it: it may take a snapshot. Raises StoreFull, and
+        ReadOnly where the branch takes no changes, with nothing done; what is raised later makes the branch read-only,
+        and the next mount shows it as it was before.
         """
-        former, self._index.objects = self._index.objects, self._objects
-        steps = plan.steps
         self._plan = plan
+        if not plan.steps and not plan.relinked and last is None:
+            return self._changed
+        former, self._index.objects = self._index.objects, self._objects
         try:
-            for step in steps:
-                if step.now is not None and (step.then is None or step.then.ino != step.now.ino):
-                    self._remove_path(step.path)
-            # Files that stay come before names that come back: a name that comes back may be another one of theirs.
-            for step in steps:
-                if step.then is not None and step.now is not None and step.now.ino == step.then.ino:
-                    self._assume(step.path, step.then)
-            for step in steps:
-                if step.then is not None and (step.now is None or step.now.ino != step.then.ino):
-                    self._bring_back(step.path, step.then)
-            for entry in plan.relinked:
-                inode = self._live_link(entry.ino)
-                if inode is not None and entry.ino not in self._brought_back:
-                    self._worktree.assume(inode, entry)
-                    self._changed.inodes.append(inode.ino)
-            for step in reversed(steps):
-                if step.then is not None and step.then.is_directory:
-                    self._assume(step.path, step.then)
+            with group(self._worktree, self._bound_bytes(plan)):
+                self._carry_out(plan)
+                if last is not None:
+                    last()
         finally:
             self._index.objects = former
         return self._changed
 
+    def _bound_bytes(self, plan: Plan) -> int:
+        """Return how much journal a plan takes at most."""
+        total = _SLACK_BYTES + 2 * _RECORD_BYTES * len(plan.moved)
+        total += sum(_RECORD_BYTES + len(encode_entry(entry)) for entry in plan.relinked)
+        for path, now, then in plan.steps:
+            total += _RECORD_BYTES + sum(map(len, path)) + 64 * len(path)
+            if then is not None:
+                total += 2 * len(encode_entry(then))
+            if now is not None and (then is None or then.ino != now.ino):
+                total += _RECORD_BYTES * plan.below.get(now.ino, 0)
+            if then is not None and (now is None or then.ino != now.ino) and then.is_directory:
+                whole = plan.whole.get(then.ino)
+                if whole is None or not whole.isdisjoint(self._worktree.inodes):
+                    total += 2 * _RECORD_BYTES * plan.below.get(then.ino, 0)
+        return total
+
+    def _carry_out(self, plan: Plan) -> None:
+        steps = plan.steps
+        for move in plan.moved:
+            self._park(move)
+        for step in steps:
+            if step.now is not None and (step.then is None or step.then.ino != step.now.ino):
+                self._remove_path(step.path)
+        # Files that stay come before names that come back: a name that comes back may be another one of theirs.
+        for step in steps:
+            if step.then is not None and step.now is not None and step.now.ino == step.then.ino:
+                self._assume(step.path, step.then)
+        for step in steps:
+            if step.then is not None and (step.now is None or step.now.ino != step.then.ino):
+                self._bring_back(step.path, step.then)
+        for entry in plan.relinked:
+            inode = self._live_link(entry.ino)
+            if inode is not None and entry.ino not in self._brought_back:
+                self._worktree.assume(inode, entry)
+                self._changed.inodes.append(inode.ino)
+        for step in reversed(steps):
+            if step.then is not None and step.then.is_directory:
+                self._assume(step.path, step.then)
+
+    def _park(self, move: Move) -> None:
+        """Take an inode that changes its name out of the way, to the root, until its place is free."""
+        parent, root = self._walk(move.old[:-1]), self._index.root
+        inode = self._index.find(parent, move.old[-1]) if parent is not None and parent.is_directory else None
+        if parent is None or inode is None or inode.ino != move.ino:
+            return
+        name = b".moving-%d" % move.ino
+        while self._index.find(root, name) is not None:
+            name += b"-"
+        self._worktree.rename(parent, move.old[-1], root, name, exchange=False, replace=False)
+        self._changed.names.append((parent.ino, move.old[-1], 0))
+        self._parked[move.new] = inode, name
+
+    def _unpark(self, path: Path, entry: Entry, parent: Inode | None) -> None:
+        inode, name = self._parked.pop(path)
+        if parent is None or not parent.is_directory:
+            self._remove(self._index.root, name, inode)
+            return
+        self._worktree.rename(self._index.root, name, parent, path[-1], exchange=False, replace=False)
+        self._changed.names.append((parent.ino, path[-1], 0))
+        self._assume(path, entry)
+
     def _walk(self, path: Path) -> Inode | None:
         here: Inode | None = self._index.root
+        if self._parked:
+            for depth in range(len(path), 0, -1):
+                if path[:depth] in self._parked:
+                    here, path = self._parked[path[:depth]][0], path[depth:]
+                    break
         for name in path:
             if here is None or not here.is_directory:
                 return None
@@ -243,12 +357,16 @@ class Restore:
 
     def _bring_back(self, path: Path, entry: Entry) -> None:
         parent = self._walk(path[:-1])
+        if parent is not None and parent.is_directory:
+            occupant = self._index.find(parent, path[-1])
+            if occupant is not None:
+                self._remove(parent, path[-1], occupant)
+        if path in self._parked:
+            self._unpark(path, entry, parent)
+            return
         if parent is None or not parent.is_directory:
             return
         name = path[-1]
-        occupant = self._index.find(parent, name)
-        if occupant is not None:
-            self._remove(parent, name, occupant)
         self._place(parent, name, entry)
         self._changed.names.append((parent.ino, name, 0))
 

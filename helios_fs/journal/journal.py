@@ -77,6 +77,8 @@ class Journal:
         self._is_tight = False
         """Whether the disk was full since the reserve was last whole."""
         self.broken: HeliosError | None = None
+        self.in_group = False
+        """Frames that belong together are being appended, all of them to one segment."""
         self.end = segments[-1].end
         self.synced = segments[0].start
 
@@ -161,7 +163,7 @@ class Journal:
         while True:
             segment = self._segments[-1]
             try:
-                if end - segment.start >= SEGMENT_BYTES:
+                if end - segment.start >= SEGMENT_BYTES and not self.in_group:
                     segment = self._roll()
                 head = encode_head(segment.seed(end), kind, flags, time_ns, payload, data)
                 length = len(head) + len(data)
@@ -173,6 +175,25 @@ class Journal:
             else:
                 self.end = segment.end = end + length
                 return end + len(head)
+
+    def reserve_room(self, count: int) -> None:
+        """Take disk space for `count` bytes of frames to come; a segment that is full ends here.
+
+        It is there for them alone while `in_group` says so. Raises StoreFull, StoreFault with nothing appended.
+        """
+        if self.broken is not None:
+            raise ReadOnly(f"the journal takes no more changes: {self.broken}")
+        while True:
+            segment = self._segments[-1]
+            try:
+                if self.end - segment.start >= SEGMENT_BYTES:
+                    segment = self._roll()
+                files.allocate(segment.fd, segment.offset(self.end), count)
+                return
+            except HeliosError as error:
+                self._cut_back(segment)
+                if not isinstance(error, StoreFull) or self.broken is not None or not self._make_room(frees=False):
+                    raise
 
     def _make_room(self, frees: bool) -> bool:
         """Give the full disk something back; False where there is nothing to give."""

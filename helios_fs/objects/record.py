@@ -6,6 +6,7 @@ for byte. The journal's frame adds position, time and checksums.
 R1. A record names inodes, never paths. An inode that the base tree holds is named only after a BIND in the same epoch
     has said where it lies there, so each epoch can be replayed over the tree before it alone.
 R2. Records on an inode that has no name left carry ORPHAN: they matter to open descriptors, never to a replay.
+R3. What follows a BEGIN happened only if an END or a SNAPSHOT is there too; in between no record closes an epoch.
 """
 
 import struct
@@ -33,6 +34,8 @@ SNAPSHOT_DELETE: Final = 13
 GRAFT: Final = 14
 ASSUME: Final = 15
 FORK: Final = 16
+BEGIN: Final = 17
+END: Final = 18
 
 ORPHAN: Final = 1
 """Frame flag: the inode had no name when this happened."""

@@ -39,7 +39,7 @@ from helios_fs.store.store import Store
 from helios_fs.store.writer import Writer
 from helios_fs.worktree.rebase import Sealed
 from helios_fs.worktree.recovery import journal_directory
-from helios_fs.worktree.replay import CLOSES_EPOCH
+from helios_fs.worktree.replay import CLOSES_EPOCH, finished
 
 _BATCH: Final = 256
 _NEEDS_A_TREE: Final = frozenset({record.SNAPSHOT, record.FORK})
@@ -161,7 +161,7 @@ def seal_offline(store_path: str, branch: str) -> None:
 def close_last_epoch(journal: Journal, head: Head) -> None:
     """Cut off a torn tail, and end the last epoch with a FREEZE if it is open."""
     position, epoch, is_open, time_ns = head.lsn, head.epoch, False, 0
-    for frame in journal.frames(head.lsn, check_data=True):
+    for frame in finished(journal.frames(head.lsn, check_data=True)):
         position, time_ns = frame.next_position, frame.time_ns
         is_open = frame.kind not in CLOSES_EPOCH
         epoch += not is_open

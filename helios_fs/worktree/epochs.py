@@ -60,21 +60,27 @@ class Epochs:
         self._beside_bytes += self.journal.end - end
 
     def snapshot(
-        self, name: bytes = b"", message: str = "", user: str = "", host: str = "", command: str = ""
+        self,
+        name: bytes = b"",
+        message: str = "",
+        user: str = "",
+        host: str = "",
+        command: str = "",
+        other: str = "",
     ) -> Snapshot:
-        """Take a snapshot: one record and a new epoch, whatever is dirty.
+        """Take a snapshot: one record and a new epoch, whatever is dirty. `other` is a second parent.
 
         It survives the death of the process on return; a power cut after `journal.sync`. Raises what
         `Snapshots.check_name` does, StoreFull, ReadOnly.
         """
         if name:
             self.snapshots.check_name(name)
-        newest = self.snapshots.newest
+        before = self.snapshots.newest.id if self.snapshots.newest is not None else ""
         snapshot = Snapshot(
-            id=next_snapshot_id(SnapshotId(newest.id) if newest is not None else None),
+            id=next_snapshot_id(SnapshotId(before) if before else None),
             branch=self.branch,
             tree=b"",
-            parents=[newest.id] if newest is not None else [],
+            parents=[parent for parent in (before, other) if parent],
             time_ns=time.time_ns(),
             epoch=self.index.epoch,
             name=name,

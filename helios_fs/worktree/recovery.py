@@ -21,7 +21,7 @@ from helios_fs.store.store import Store
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.inos import Inos
-from helios_fs.worktree.replay import BESIDE_THE_TREE, CLOSES_EPOCH, replay_frame
+from helios_fs.worktree.replay import BESIDE_THE_TREE, CLOSES_EPOCH, finished, replay_frame
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.worktree import Worktree
 
@@ -90,7 +90,7 @@ def recover(
 ) -> Worktree:
     """Return the working tree of a branch whose lock the caller holds: its last seal and all the journal says since.
 
-    The torn tail of an append that never finished is cut off; what had been acknowledged is never part of it.
+    The torn tail of an append or a group that never finished is cut off; what was acknowledged is not part of it.
     `progress(done, total)` is told bytes; `inos` is the process's supply of inode numbers, if it has one. Raises
     CorruptObject where the journal is damaged, NoSuchEntry where there is no such branch.
     """
@@ -113,7 +113,7 @@ def recover(
     changed = False
     latest = snapshots.latest()
     differs = latest is None or latest.tree != head.tree
-    for frame in journal.frames(head.lsn, check_data=True):
+    for frame in finished(journal.frames(head.lsn, check_data=True)):
         replay_frame(index, frame)
         fork = replay_snapshots(index, lineage, snapshots, frame, inherited=frame.position < own_from)
         if fork is not None:

@@ -8,7 +8,7 @@ Y1. A record that does not fit the state it meets is damage: CorruptObject, and 
 """
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from helios_fs.errors import CorruptObject, ObjectMissing
@@ -29,13 +29,32 @@ ABOUT_SNAPSHOTS: Final = frozenset({record.SNAPSHOT, record.SNAPSHOT_CHANGED, re
 BESIDE_THE_TREE: Final = frozenset({record.FREEZE, record.FORK, record.SNAPSHOT_CHANGED, record.SNAPSHOT_DELETE})
 """Kinds after which the tree is what it was, and the newest snapshot too."""
 
+ENDS_GROUP: Final = frozenset({record.END, record.SNAPSHOT})
+"""Kinds that make what a BEGIN began have happened (R3 in objects/record.py)."""
+
+_CHANGES_NOTHING: Final = ABOUT_SNAPSHOTS | CLOSES_EPOCH | {record.BEGIN, record.END}
+
+
+def finished(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the frames without a group at their end that never ended: what it holds never happened."""
+    held: list[Frame] = []
+    for frame in frames:
+        if frame.kind == record.BEGIN or held:
+            held.append(frame)
+            if frame.kind not in ENDS_GROUP:
+                continue
+            yield from held
+            held.clear()
+        else:
+            yield frame
+
 
 def replay_frame(index: Index, frame: Frame) -> None:
-    """Apply one record to the index. Those of ABOUT_SNAPSHOTS and CLOSES_EPOCH change nothing in it.
+    """Apply one record to the index. Those about snapshots, epochs and groups change nothing in it.
 
     Raises CorruptObject where the record does not fit.
     """
-    if frame.flags & record.ORPHAN or frame.kind in ABOUT_SNAPSHOTS or frame.kind in CLOSES_EPOCH:
+    if frame.flags & record.ORPHAN or frame.kind in _CHANGES_NOTHING:
         return
     handler = _HANDLERS.get(frame.kind)
     if handler is None:

@@ -307,10 +307,8 @@ class Worktree(Epochs):
                 content.covered(self.objects, inode, 0, size)
             self._assembled.drop(inode)
         frees = bool(mask & record.SET_SIZE) and size < inode.size
-        flags = 0
-        if not inode.nlink:
-            flags = record.ORPHAN
-        elif inode.bound != self.index.epoch:
+        flags = 0 if inode.nlink else record.ORPHAN
+        if inode.nlink and inode.bound != self.index.epoch:
             self._bind(inode, frees=frees)
         # What 64 bits of nanoseconds cannot say becomes the nearest that they can, as on ext4 beyond 2446.
         atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)

@@ -27,7 +27,7 @@ Dump = dict[str, Row]
 
 
 class Branch:
-    """One branch of a store in `path`, opened."""
+    """One branch of a store in `path`, opened; `branch` is its id."""
 
     def __init__(self, path: str, name: str = "main") -> None:
         """`name` is the branch's id."""

@@ -62,6 +62,9 @@ class Answers:
     async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
         return messages.BranchChanged()
 
+    async def merge(self, request: messages.Merge) -> messages.Merged:
+        return messages.Merged("", "", [], 0, True)
+
     async def bring_back_branch(self, request: messages.BringBackBranch) -> messages.BranchChanged:
         return messages.BranchChanged()
 

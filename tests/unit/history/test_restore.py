@@ -436,3 +436,50 @@ def test_a_parent_that_is_gone_meanwhile_is_passed_over(branch: Branch) -> None:
     assert read(branch, "/d") == b"a file now"
     restore(branch, b"then")
     assert shown(branch) == then(branch)
+
+
+# -- What only has another name ---------------------------------------------------------------------------------------
+
+
+def test_what_was_renamed_is_the_same_inode_whoever_holds_it(branch: Branch) -> None:
+    held = [branch.walk("/d/e"), branch.walk("/d/file"), branch.walk("/d/e/deep")]
+    for inode in held:
+        inode.holds += 1
+    rename(branch, "/d/e", "/moved")
+    rename(branch, "/moved/deeper", "/d/deeper")
+    rename(branch, "/d/file", "/moved/file")
+    rewrite(branch, "/moved/file", b"now")
+    rewrite(branch, "/moved/deep", b"deep now")
+    make(branch, "/moved/new", b"new")
+    restore(branch, b"then")
+    assert shown(branch) == then(branch)
+    assert [branch.walk(path) for path in ("/d/e", "/d/file", "/d/e/deep")] == held
+    branch.reopen()
+    assert shown(branch) == then(branch)
+
+
+def test_names_that_were_exchanged(branch: Branch) -> None:
+    numbers = {path: branch.walk(path).ino for path in ("/top", "/large", "/d", "/d/e")}
+    directory(branch, "/other")
+    branch.worktree.snapshot(b"between")
+    for path in ("/top", "/d"):
+        branch.walk(path).holds += 1
+    rename(branch, "/top", "/large", exchange=True)
+    rename(branch, "/d", "/other", exchange=True)
+    restore(branch, b"between")
+    assert {path: branch.walk(path).ino for path in numbers} == numbers
+    assert read(branch, "/top") == b"top then"
+    assert read(branch, "/d/e/deep") == b"deep then"
+    remove(branch, "/other")
+    restore(branch, b"then")
+    assert shown(branch) == then(branch)
+
+
+def test_a_directory_that_was_moved_into_one_that_goes(branch: Branch) -> None:
+    directory(branch, "/new")
+    rename(branch, "/d", "/new/d")
+    branch.walk("/new/d/e/deep").holds += 1
+    restore(branch, b"then")
+    assert shown(branch) == then(branch)
+    branch.reopen()
+    assert shown(branch) == then(branch)
