@@ -71,6 +71,9 @@ class Daemon:
     def _open_view(self, snapshot_id: str) -> View:
         worktree = self.worktree
         snapshot = worktree.snapshots.get(snapshot_id)
+        if snapshot.tree:
+            # Before it is read; the next seal lets go of it again where nobody looks any more.
+            self._store.pins.add(self._branch, snapshot.tree)
         tree = worktree.objects.tree(snapshot.tree) if snapshot.tree else None
         return View(worktree.index, worktree.objects, worktree.journal, snapshot.epoch, snapshot.tree, tree)
 
@@ -194,10 +197,21 @@ class Daemon:
         await self._seal().seal_now()
         snapshot = self.worktree.snapshots.get(request.id)
         restore = Restore(self.worktree, self._store.objects)
-        plan = await trio.to_thread.run_sync(restore.plan, self._seal().head.tree, snapshot.tree, request.paths)
-        changed = restore.apply(plan)
+        now = self._seal().head.tree
+        # From here until it is in the journal, where a collection finds it.
+        with self._store.pins.held(now, snapshot.tree):
+            plan = await trio.to_thread.run_sync(restore.plan, now, snapshot.tree, request.paths)
+            changed = restore.apply(plan)
         await trio.to_thread.run_sync(invalidate, changed)
         return messages.Restored(undo.id, len(plan.steps) + len(plan.relinked))
+
+    async def collect(self, request: messages.Collect) -> messages.Collected:
+        """Give back the space that nothing needs."""
+        if request.release_only:
+            await self._seal().release()
+            return messages.Collected()
+        done = await self._seal().collect_now()
+        return messages.Collected(**{name: getattr(done, name) for name in messages.Collected.__struct_fields__})
 
     async def stats(self, request: messages.Stats) -> messages.StatsReply:
         """Return the counters."""

@@ -49,6 +49,13 @@ class Restore(msgspec.Struct, frozen=True, tag=True):
     paths: list[bytes] = []
 
 
+class Collect(msgspec.Struct, frozen=True, tag=True):
+    """Give back the space that nothing needs: end deleted branches, drop and rewrite packs."""
+
+    release_only: bool = False
+    """Only let go of packs that another process has dropped."""
+
+
 class Stats(msgspec.Struct, frozen=True, tag=True):
     """Counters of the running mount."""
 
@@ -115,6 +122,19 @@ class Restored(msgspec.Struct, frozen=True, tag=True):
     """How many paths were changed."""
 
 
+class Collected(msgspec.Struct, frozen=True, tag=True):
+    """Space came back. The fields are those of `store.gc.Collected`."""
+
+    bytes_freed: int = 0
+    packs_dropped: int = 0
+    packs_rewritten: int = 0
+    packs_kept: int = 0
+    live_bytes: int = 0
+    dead_bytes: int = 0
+    pins: int = 0
+    problems: tuple[str, ...] = ()
+
+
 class StatsReply(msgspec.Struct, frozen=True, tag=True):
     """Counters by name; a name ends in its unit."""
 
@@ -133,8 +153,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Hello | TakeSnapshot | ListSnapshots | Seal | Restore | Stats | Unmount
-Reply = HelloReply | SnapshotTaken | Snapshots | Sealed | Restored | StatsReply | Unmounting | Failed
+Request = Hello | TakeSnapshot | ListSnapshots | Seal | Restore | Collect | Stats | Unmount
+Reply = HelloReply | SnapshotTaken | Snapshots | Sealed | Restored | Collected | StatsReply | Unmounting | Failed
 
 _encode = msgspec.json.Encoder().encode
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -44,6 +44,9 @@ class Service(Protocol):
     async def restore(self, request: messages.Restore) -> messages.Restored:
         """Bring back a state, after a snapshot of the present one."""
 
+    async def collect(self, request: messages.Collect) -> messages.Collected:
+        """Return when the space that nothing needs is free."""
+
     async def stats(self, request: messages.Stats) -> messages.StatsReply:
         """Return the counters."""
 
@@ -180,6 +183,8 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.seal(request)
         case messages.Restore():
             return await service.restore(request)
+        case messages.Collect():
+            return await service.collect(request)
         case messages.Stats():
             return await service.stats(request)
         case messages.Unmount():

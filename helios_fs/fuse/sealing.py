@@ -5,6 +5,8 @@ Knows the sealer as a process at the other end of two pipes; whatever happens to
 T1. No request waits for a seal, but for callers of `seal_now` and for writers once the journal is over its bound.
 T2. A sealer that dies is started again; what it had not published it does again from the journal.
 T3. Journal segments go only after the results of the seal that passed them are all in memory.
+T4. What this mount reads of the store is pinned there for all other processes: the tree it stands on, also while a
+    newer one is published and not yet taken in, the snapshots that are looked at, files that are open without a name.
 """
 
 import logging
@@ -16,10 +18,11 @@ from typing import Final
 import msgspec
 import trio
 
-from helios_fs.errors import HeliosError, StoreFault, StoreFull
+from helios_fs.errors import Busy, HeliosError, StoreFault, StoreFull
 from helios_fs.fuse.nodes import Nodes
 from helios_fs.objects.entry import Tree
 from helios_fs.sealer import messages
+from helios_fs.store.gc import TIGHT
 from helios_fs.store.store import Store
 from helios_fs.worktree.rebase import Rebase
 from helios_fs.worktree.worktree import Worktree
@@ -36,6 +39,9 @@ BOUND_BYTES: Final = 1 << 30
 """Writers are slowed down while more than this is not sealed."""
 _THROTTLE_SECONDS: Final = 0.005
 _COLLECT_AFTER_BYTES: Final = 256 << 20
+_RELEASE_SECONDS: Final = 60.0
+_PATIENCE_SECONDS: Final = 60.0
+"""How long a collection that somebody asked for waits for writers of other processes."""
 
 
 class Sealing:
@@ -65,6 +71,10 @@ class Sealing:
         self._seen_end = worktree.journal.end
         self._changed_at = self._oldest_at = trio.current_time()
         set_bound(head.lsn + BOUND_BYTES)
+        self._talking = trio.Lock()
+        """Held by whoever says something to the sealer, until the answer is heard."""
+        self._released_at = trio.current_time()
+        self._pin()
 
     # -- Asking ------------------------------------------------------------------------------------------------------
 
@@ -110,12 +120,16 @@ class Sealing:
             self._wanted = trio.Event()
             if trio.current_time() - self._changed_at > _SPARE_SECONDS:
                 self._worktree.journal.drop_spares()
+            if trio.current_time() - self._released_at > _RELEASE_SECONDS:
+                self._released_at = trio.current_time()
+                self._store.objects.release_dropped()
             if not self.backlog_bytes or not (asked or self._worth_it()):
                 continue
             try:
-                await self._seal_once()
+                async with self._talking:
+                    await self._seal_once()
                 if self._collection_is_due():
-                    await self._collect()
+                    await self._collect_now_and_then()
             except HeliosError as error:
                 _log.warning("sealing failed, and will be tried again: %s", error)
                 if isinstance(error, StoreFull):
@@ -147,6 +161,7 @@ class Sealing:
         worktree = self._worktree
         if worktree.changed_in_epoch:
             worktree.freeze()
+        self._pin()
         await self._say(messages.SealUpTo(worktree.journal.end))
         begun = await self._hear()
         if not isinstance(begun, messages.Begun):
@@ -173,6 +188,7 @@ class Sealing:
             shown.view.rebased()
         worktree.journal.drop_below(begun.head.lsn, keep_open=any(i.regions for i in index.orphans.values()))
         self.head = begun.head
+        self._pin()
         self.seals += 1
         self._deleted += begun.deleted
         self._oldest_at = trio.current_time()
@@ -187,16 +203,62 @@ class Sealing:
     def _collection_is_due(self) -> bool:
         return self._deleted > 0 or self._worktree.journal.end - self._journaled_at_collect > _COLLECT_AFTER_BYTES
 
-    async def _collect(self) -> None:
-        """Have packs dropped that nothing needs; pin what this mount shows and has open."""
+    def _pin(self) -> None:
+        """Publish what this mount needs although no ref may lead to it."""
         pins = [self.head.tree]
         pins.extend(shown.view.tree_id for shown in self._nodes.shown() if shown.view.tree_id)
         pins.extend(orphan.base for orphan in self._worktree.index.orphans.values() if orphan.is_file and orphan.base)
-        await self._say(messages.Collect(pins))
-        await self._hear()
+        self._store.pins.keep(self._worktree.branch, pins)
+
+    async def _collect_now_and_then(self) -> None:
+        """Collect what is easily had; where others are at work, after a later seal."""
+        try:
+            done = await self._collect(messages.Collect([]))
+        except (Busy, StoreFault) as error:
+            _log.info("nothing was collected: %s", error)
+        else:
+            for problem in done.problems:
+                _log.warning("collecting: %s", problem)
+
+    async def collect_now(self) -> messages.Collected:
+        """Seal, and give back all the space that nothing needs; deleted branches end.
+
+        Raises Busy where other processes write all the time, and what the sealer could not do.
+        """
+        try:
+            await self.seal_now()
+        except HeliosError as error:
+            # On a full disk sealing may need what collecting gives.
+            _log.warning("collecting without a seal before: %s", error)
+        deadline = trio.current_time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._collect(messages.Collect([], TIGHT, 0.0))
+            except Busy:
+                if trio.current_time() > deadline:
+                    raise
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                await self._stop()
+                raise StoreFault("the process that collects ended; see the log of the mount") from error
+            await trio.sleep(_LOOK_SECONDS)
+
+    async def _collect(self, request: messages.Collect) -> messages.Collected:
+        async with self._talking:
+            self._pin()
+            await self._say(request)
+            done = await self._hear()
+        if not isinstance(done, messages.Collected):
+            raise StoreFault(f"the sealer answered out of turn: {type(done).__name__}")
         self._store.objects.release_dropped()
         self._deleted = 0
         self._journaled_at_collect = self._worktree.journal.end
+        return done
+
+    async def release(self) -> None:
+        """Let go of packs that another process has dropped, here and in the sealer, which is started anew."""
+        self._store.objects.release_dropped()
+        async with self._talking:
+            await self._stop()
 
     # -- The process -------------------------------------------------------------------------------------------------
 
@@ -222,11 +284,11 @@ class Sealing:
         (length,) = messages.LENGTH.unpack(await self._take(messages.LENGTH.size))
         reply: messages.Reply = messages.decode_reply(await self._take(length))
         if isinstance(reply, messages.Refused):
-            raise (
-                StoreFull(reply.message)
-                if reply.error == "StoreFull"
-                else StoreFault(f"{reply.error}: {reply.message}")
-            )
+            if reply.error == "StoreFull":
+                raise StoreFull(reply.message)
+            if reply.error == "Busy":
+                raise Busy(reply.message)
+            raise StoreFault(f"{reply.error}: {reply.message}")
         return reply
 
     async def _take(self, count: int) -> bytes:

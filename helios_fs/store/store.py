@@ -20,6 +20,7 @@ from helios_fs.store.index import FIRST_INO, Index
 from helios_fs.store.locks import BranchLock, FileLock
 from helios_fs.store.objects import Objects
 from helios_fs.store.packs import PackFiles
+from helios_fs.store.pins import Pins
 from helios_fs.store.rebuild import Progress, rebuild
 from helios_fs.store.reflog import BranchTaken, InosReserved, RefLog
 from helios_fs.store.refs import Refs
@@ -52,6 +53,7 @@ class Store:
         self.objects = Objects(self.index, self._pack_files)
         self.refs = Refs(shared)
         self.reserve = Reserve(path)
+        self.pins = Pins(path)
         self._writers: list[Writer] = []
         self._closed = False
 
@@ -108,6 +110,7 @@ class Store:
         self._closed = True
         for writer in self._writers:
             writer.close()
+        self.pins.close()
         self._pack_files.close()
         self._log.close()
         environment.release(self._environment)
