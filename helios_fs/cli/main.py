@@ -30,6 +30,8 @@ VERBS: Final = {
     "show": ("log", "One snapshot."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
+    "gc": ("gc", "Give back the space that no snapshot and no branch needs."),
+    "purge": ("purge", "Take paths out of all history and all branches, and every byte of them off the disk."),
     "stats": ("stats", "Figures of a running mount and its store."),
     "doctor": ("doctor", "What is wrong on this machine or with a store, and what to do."),
 }

@@ -71,6 +71,7 @@ class _Pack(NamedTuple):
 
     @property
     def dead(self) -> int:
+        """Bytes of records that nothing needs, or that are no records."""
         return max(0, self.size - FILE_HEADER_BYTES - self.live)
 
 

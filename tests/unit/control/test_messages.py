@@ -15,6 +15,7 @@ REQUESTS = [
     messages.ListSnapshots(),
     messages.Seal(),
     messages.Restore("0123456789", [ODD_NAME, b"a/b"]),
+    messages.Collect(release_only=True),
     messages.Stats(),
     messages.Unmount(),
 ]
@@ -24,6 +25,7 @@ REPLIES = [
     messages.Snapshots([messages.SnapshotInfo("0123456789", b"n\xfe", "m", 1, [], "u", "h", False, "")]),
     messages.Sealed("ab" * 32, 1 << 40, 7),
     messages.Restored("0123456789", 3),
+    messages.Collected(1 << 40, 2, 1, 3, 4, 5, 6, ("pack 00000001 stays",)),
     messages.StatsReply({"requests_total": 1 << 50, "mean_us": 3.5}),
     messages.Unmounting(),
     messages.Failed("Busy", "later"),
