@@ -50,26 +50,34 @@ def end_deleted_branches(store: Store, before_ns: int) -> list[str]:
 
     Raises StoreFull, StoreFault; what is left then ends the next time.
     """
-    known = Branches(store.path).all(deleted=True)
+    known = {info.id: info for info in Branches(store.path).all(deleted=True)}
     ended: list[str] = []
-    # The youngest first: those made from a branch come before it.
-    for info in reversed(known):
-        parents = {one.parent for one in known if one.id not in ended}
-        if not info.deleted_ns or info.deleted_ns > before_ns or info.id in parents:
-            continue
-        try:
-            lock = store.lock_branch(info.id)
-        except Busy:
-            continue
-        try:
-            now = Branches(store.path).find(info.id)
-            if now is None or not now.deleted_ns:
-                continue  # It was brought back, or somebody else was quicker.
-            _end(store, info)
-            ended.append(info.id)
-        finally:
-            lock.release()
-    return ended
+    while True:
+        # Those made from a branch end before it.
+        parents = {info.parent for info in known.values()}
+        ending = [one for one in known.values() if one.deleted_ns and one.deleted_ns <= before_ns]
+        before = len(ended)
+        for info in ending:
+            if info.id not in parents and _end_if_free(store, info.id):
+                ended.append(info.id)
+                del known[info.id]
+        if len(ended) == before:
+            return ended
+
+
+def _end_if_free(store: Store, branch: str) -> bool:
+    try:
+        lock = store.lock_branch(branch)
+    except Busy:
+        return False
+    try:
+        info = Branches(store.path).find(branch)
+        if info is None or not info.deleted_ns:
+            return False  # It was brought back, or somebody else was quicker.
+        _end(store, info)
+    finally:
+        lock.release()
+    return True
 
 
 def _end(store: Store, info: BranchInfo) -> None:
@@ -120,7 +128,9 @@ def _needed_by(store: Store, branch: str) -> Iterator[bytes]:
                 entry = record.unpack_graft(frame.payload)[2]
             elif frame.kind == record.ASSUME:
                 entry = record.unpack_assume(frame.payload)
-            if entry is not None and entry.content and (entry.is_file or entry.is_directory):
+            # A directory assumes attributes only.
+            takes_all = frame.kind == record.GRAFT and entry is not None and entry.is_directory
+            if entry is not None and entry.content and (entry.is_file or takes_all):
                 yield entry.content
     finally:
         journal.close()
