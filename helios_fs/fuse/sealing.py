@@ -73,6 +73,7 @@ class Sealing:
         set_bound(head.lsn + BOUND_BYTES)
         self._talking = trio.Lock()
         """Held by whoever says something to the sealer, until the answer is heard."""
+        self._collectors = 0
         self._released_at = trio.current_time()
         self._pin()
 
@@ -201,6 +202,9 @@ class Sealing:
     # -- Space -------------------------------------------------------------------------------------------------------
 
     def _collection_is_due(self) -> bool:
+        # Whoever has asked wants to hear what was freed, so it is left to that collection.
+        if self._collectors:
+            return False
         return self._deleted > 0 or self._worktree.journal.end - self._journaled_at_collect > _COLLECT_AFTER_BYTES
 
     def _pin(self) -> None:
@@ -225,6 +229,13 @@ class Sealing:
 
         Raises Busy where other processes write all the time, and what the sealer could not do.
         """
+        self._collectors += 1
+        try:
+            return await self._seal_and_collect()
+        finally:
+            self._collectors -= 1
+
+    async def _seal_and_collect(self) -> messages.Collected:
         try:
             await self.seal_now()
         except HeliosError as error:
