@@ -72,6 +72,40 @@ def test_a_store_shrinks_to_what_it_holds(helios: Helios, workspace: Path, tmp_p
     assert os.listdir(workspace) == ["kept"]
 
 
+def test_a_collection_in_another_process_leaves_what_a_mount_needs(
+    helios: Helios, workspace: Path, environment: dict[str, str]
+) -> None:
+    """It sees what the mount pins: a file that is open without a name, a view of a snapshot that is deleted."""
+    store = workspace.parent / "store"
+    first, second = os.urandom(300_000), os.urandom(100_000)
+    (workspace / "unlinked").write_bytes(first)
+    (workspace / "viewed").write_bytes(second)
+    helios("snapshot", "one", "-C", workspace, check=True)
+    helios("status", "-C", workspace, check=True)
+    unlinked = os.open(workspace / "unlinked", os.O_RDONLY)
+    viewed = os.open(workspace / ".snapshots/one/viewed", os.O_RDONLY)
+    os.unlink(workspace / "unlinked")
+    os.unlink(workspace / "viewed")
+    (workspace / "new").write_bytes(b"so that there is something")
+    os.rmdir(workspace / ".snapshots/one")
+    helios("snapshot", "two", "-C", workspace, check=True)
+    helios("status", "-C", workspace, check=True)
+    collect = (
+        "import sys; from helios_fs.store.store import Store; from helios_fs.sealer.collect import collect_store;"
+        "store = Store.open(sys.argv[1]); collect_store(store, wait=True, slack=0.0); store.close()"
+    )
+    subprocess.run([sys.executable, "-c", collect, str(store)], env=environment, check=True, timeout=60)
+    for fd, data in ((unlinked, first), (viewed, second)):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(fd, 400_000, 0) == data
+        os.close(fd)
+    assert packs_bytes(store) > 400_000
+    # The kernel may remember names below a deleted snapshot for as long as it likes, but not without the mount.
+    helios("unmount", workspace, check=True)
+    helios("gc", "--store", store, check=True)
+    assert packs_bytes(store) < 10_000
+
+
 def test_collecting_while_others_write(helios: Helios, workspace: Path) -> None:
     writer = subprocess.Popen(
         [
