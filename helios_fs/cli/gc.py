@@ -1,5 +1,6 @@
 """`helios gc`: the space that no snapshot and no branch needs goes back to the disk."""
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -39,6 +40,8 @@ def verb(ctx: click.Context, as_json: bool, directory: str | None, store: str | 
             )
     for problem in done.problems:
         output.note(f"not collected: {problem}")
+    if os.path.exists(os.path.join(where.store, "purge")):
+        output.note("a purge was interrupted: `helios purge` again finishes it")
     return exit_codes.NOT_DONE if done.problems else 0
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helios_fs.control import messages
+from helios_fs.control.client import find_daemon
 from tests.conftest import Helios
 
 pytestmark = pytest.mark.fuse
@@ -120,6 +122,12 @@ def test_collecting_while_others_write(helios: Helios, workspace: Path) -> None:
     while writer.poll() is None:
         helios("gc", "-C", workspace, check=True)
     assert writer.returncode == 0
+    connection = find_daemon(str(workspace.parent / "store"), "main")
+    assert connection is not None
+    with connection:
+        # As a collection by another daemon asks for; the next seal goes on as before.
+        assert connection.ask(messages.Collect(release_only=True), messages.Collected).packs_dropped == 0
+        assert connection.ask(messages.Seal(), messages.Sealed).tree
     assert len(os.listdir(workspace / ".snapshots")) >= 5
     for path in (workspace / ".snapshots").rglob("f*"):
         assert len(path.read_bytes()) == 60000
@@ -222,6 +230,8 @@ def test_a_purge_that_is_killed_is_finished_by_the_next(
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL
     assert holders(store, key) and (store / "purge").exists()
+    assert "a purge was interrupted" in helios("gc", "--store", store, check=True).stderr
+    assert (store / "purge").exists()
     done = helios("purge", "huge", "--yes", "--store", store, check=True)
     assert "an earlier purge was interrupted: conf, copy" in done.stderr
     assert holders(store, key) == holders(store, huge) == []
