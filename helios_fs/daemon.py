@@ -5,6 +5,7 @@ G2. SIGTERM, SIGINT and SIGHUP are a clean unmount.
 """
 
 import argparse
+import functools
 import logging
 import os
 import re
@@ -16,24 +17,19 @@ from typing import Final, NoReturn
 import pyfuse3
 import trio
 
-from helios_fs import __version__
-from helios_fs.control import messages, server
+from helios_fs.control import server
 from helios_fs.control.client import socket_name
-from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, ReadOnly, StoreFull
+from helios_fs.errors import HeliosError, MountFailed, NoSuchEntry, StoreFull
 from helios_fs.fuse import loop
-from helios_fs.fuse.durability import Durability
-from helios_fs.fuse.history_dir import HistoryDir
-from helios_fs.fuse.invalidation import forget_attributes, invalidate
-from helios_fs.fuse.nodes import SNAPSHOTS_NODEID, Nodes
-from helios_fs.fuse.operations import Operations
-from helios_fs.fuse.sealing import Sealing
+from helios_fs.fuse.forest import Forest, Options, ShownBranch
+from helios_fs.fuse.mount import Mount
 from helios_fs.fuse.transport import give_up_large_pipes, keep_freed_memory
-from helios_fs.history.restore import Restore
+from helios_fs.fuse.upkeep import AutoPrune, AutoSnapshot
+from helios_fs.history.schedule import parse_schedule
 from helios_fs.objects.snapshot import Snapshot
+from helios_fs.service import BranchService
 from helios_fs.store.store import Store
-from helios_fs.worktree.recovery import recover
-from helios_fs.worktree.view import View
-from helios_fs.worktree.worktree import Worktree
+from helios_fs.worktree.recovery import known_snapshots
 
 _log = logging.getLogger("helios_fs.daemon")
 
@@ -43,46 +39,41 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9/._#+@:=~-]")
 
 
 class Daemon:
-    """One mount of one branch, and the service behind its control socket."""
+    """One mount of one branch, and of those below its `.branches`."""
 
-    def __init__(self, store: Store, branch: str, mountpoint: str, options: dict[str, str]) -> None:
-        """Recover the branch, whose lock the caller holds."""
+    def __init__(
+        self,
+        store: Store,
+        branch: str,
+        mountpoint: str,
+        options: dict[str, str],
+        called: str,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """Recover the branch, whose lock the caller holds; or show a sealed `snapshot` of it, without any lock."""
         self._store = store
-        self._branch = branch
+        self._called = called
+        """What mountinfo and the control socket call it."""
+        if snapshot is not None:
+            options = {**options, "ro": ""}
         self._mountpoint = mountpoint
         self._options = options
         self._started_at = time.time()
-        self.worktree: Worktree = recover(store, branch)
-        self._fence = store.take_branch(branch)
-        self._durability = Durability(self.worktree, mountpoint)
-        self._nodes = Nodes(self._open_view)
-        read_only = "ro" in options
-        history = HistoryDir(
-            self.worktree,
-            self._nodes,
-            self._durability,
-            os.fsencode(options.get("snapshots_dir", ".snapshots")),
-            "show_snapshots" in options,
-            read_only,
+        shown = Options(
+            os.fsencode(options.get("snapshots_dir", ".snapshots")), "show_snapshots" in options, "ro" in options
         )
-        self._operations = Operations(self.worktree, store, history, self._durability, read_only)
-        self._sealing: Sealing | None = None
-
-    def _open_view(self, snapshot_id: str) -> View:
-        worktree = self.worktree
-        snapshot = worktree.snapshots.get(snapshot_id)
-        if snapshot.tree:
-            # Before it is read; the next seal lets go of it again where nobody looks any more.
-            self._store.pins.add(self._branch, snapshot.tree)
-        tree = worktree.objects.tree(snapshot.tree) if snapshot.tree else None
-        return View(worktree.index, worktree.objects, worktree.journal, snapshot.epoch, snapshot.tree, tree)
+        self._forest = Forest(store, os.fsencode(mountpoint), shown)
+        if snapshot is None:
+            self._forest.open_first(branch)
+        else:
+            self._forest.show_frozen(branch, snapshot.tree)
 
     def mount(self) -> None:
         """Make the kernel's side. Raises MountFailed."""
         options = {
             "default_permissions",
             "subtype=helios",
-            f"fsname={quoted(self._store.path + '#' + self._branch)}",
+            f"fsname={quoted(self._store.path + '#' + self._called)}",
         }
         if "allow_other" in self._options:
             options.add("allow_other")
@@ -93,29 +84,40 @@ class Daemon:
         give_up_large_pipes()
         keep_freed_memory()
         try:
-            pyfuse3.init(self._operations, self._mountpoint, options)
+            pyfuse3.init(Mount(self._forest), self._mountpoint, options)
         except RuntimeError as error:
             raise MountFailed(f"the kernel refused the mount at {self._mountpoint}: {error}") from error
 
     async def run(self, ready_fd: int | None) -> None:
         """Answer requests until unmounted; everything answered is durable on return."""
-        sealing = Sealing(self.worktree, self._store, self._nodes, self._fence, self._operations.set_throttle)
-        self._sealing = sealing
-        self._operations.throttle = sealing.throttle
         run_directory = os.open(os.path.join(self._store.path, "run"), os.O_RDONLY | os.O_DIRECTORY)
+
+        async def serve_branch(shown: ShownBranch, task_status: trio.TaskStatus[None]) -> None:
+            service = BranchService(self._forest, shown, self._started_at)
+            name = socket_name(self._called if shown is self._forest.first else shown.branch)
+            await server.serve(run_directory, name, service, task_status=task_status)
+
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(server.serve, run_directory, socket_name(self._branch), self)
-                nursery.start_soon(sealing.run)
+                await nursery.start(self._forest.run, serve_branch)
                 nursery.start_soon(self._sync_now_and_then)
                 nursery.start_soon(self._end_on_signal)
                 nursery.start_soon(self._tell_ready, ready_fd)
+                self._start_upkeep(nursery)
                 await loop.run()
                 nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True):
-                await sealing.close()
             os.close(run_directory)
+
+    def _start_upkeep(self, nursery: trio.Nursery) -> None:
+        """Start what the mount does unasked, where it was told to, for the branch that is mounted."""
+        shown, when = self._forest.first, self._options.get("auto_snapshot")
+        service = BranchService(self._forest, shown, self._started_at)
+        if when:
+            take = functools.partial(service.take_automatic, f"helios mount --auto-snapshot {when}")
+            nursery.start_soon(AutoSnapshot(parse_schedule(when), shown.worktree, take).run)
+        if "retention" in self._options:
+            nursery.start_soon(AutoPrune(self._store, shown.worktree, service.delete).run)
 
     async def _tell_ready(self, ready_fd: int | None) -> None:
         # The kernel answers nobody before the first request, INIT, is answered; a stat in a thread waits for that.
@@ -126,15 +128,16 @@ class Daemon:
             os.close(ready_fd)
 
     async def _sync_now_and_then(self) -> None:
-        """A snapshot survives a power cut within five seconds, asked for or not."""
+        """A snapshot or a branch survives a power cut within five seconds, asked for or not."""
         while True:
             await trio.sleep(_SYNC_SECONDS)
-            if self.worktree.journal.synced < self.worktree.journal.end:
-                try:
-                    await self._durability.sync()
-                except HeliosError:
-                    _log.exception("the journal could not be synced; the branch is read-only")
-                    return
+            for shown in self._forest.shown():
+                journal = shown.worktree.journal
+                if journal.broken is None and journal.synced < journal.end:
+                    try:
+                        await shown.durability.sync()
+                    except HeliosError:
+                        _log.exception("the journal of %s could not be synced; it is read-only", shown.branch)
 
     async def _end_on_signal(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -144,122 +147,7 @@ class Daemon:
     def close(self) -> None:
         """Unmount where that is still to be done, and make the journal durable."""
         pyfuse3.close(unmount=True)
-        if self.worktree.journal.broken is None:
-            self.worktree.journal.sync()
-        self.worktree.journal.close()
-
-    # -- The control socket's service --------------------------------------------------------------------------------
-
-    def _seal(self) -> Sealing:
-        if self._sealing is None:
-            raise ReadOnly("the mount is only starting; try again")
-        return self._sealing
-
-    async def hello(self, request: messages.Hello) -> messages.HelloReply:
-        """Say who this is."""
-        return messages.HelloReply(
-            pid=os.getpid(),
-            store=os.fsencode(self._store.path),
-            branch=self._branch,
-            mountpoint=os.fsencode(self._mountpoint),
-            version=__version__,
-        )
-
-    async def take_snapshot(self, request: messages.TakeSnapshot) -> messages.SnapshotTaken:
-        """Take a snapshot, of what mappings have stored too."""
-        if request.name:
-            self.worktree.snapshots.check_name(request.name)
-        await self._durability.write_back()
-        snapshot = self.worktree.snapshot(request.name, request.message, request.user, os.uname().nodename)
-        forget_attributes(SNAPSHOTS_NODEID)
-        if request.sync:
-            await self._durability.sync()
-        return messages.SnapshotTaken(snapshot.id)
-
-    async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
-        """List the branch's snapshots, oldest first."""
-        return messages.Snapshots([_info(snapshot) for snapshot in self.worktree.snapshots.all()])
-
-    async def seal(self, request: messages.Seal) -> messages.Sealed:
-        """Seal everything up to now."""
-        await self._durability.write_back()
-        await self._seal().seal_now()
-        head = self._seal().head
-        return messages.Sealed(head.tree.hex(), head.lsn, head.epoch)
-
-    async def restore(self, request: messages.Restore) -> messages.Restored:
-        """Bring back a state, after a snapshot of the present one."""
-        snapshot = self.worktree.snapshots.get(request.id)
-        await self._durability.write_back()
-        what = snapshot.name.decode(errors="replace") or snapshot.id
-        undo = self.worktree.snapshot(message=f"before restoring {what}")
-        forget_attributes(SNAPSHOTS_NODEID)
-        await self._seal().seal_now()
-        snapshot = self.worktree.snapshots.get(request.id)
-        restore = Restore(self.worktree, self._store.objects)
-        now = self._seal().head.tree
-        # From here until it is in the journal, where a collection finds it.
-        with self._store.pins.held(now, snapshot.tree):
-            plan = await trio.to_thread.run_sync(restore.plan, now, snapshot.tree, request.paths)
-            changed = restore.apply(plan)
-        await trio.to_thread.run_sync(invalidate, changed)
-        return messages.Restored(undo.id, len(plan.steps) + len(plan.relinked))
-
-    async def collect(self, request: messages.Collect) -> messages.Collected:
-        """Give back the space that nothing needs."""
-        if request.release_only:
-            await self._seal().release()
-            return messages.Collected()
-        done = await self._seal().collect_now()
-        return messages.Collected(**{name: getattr(done, name) for name in messages.Collected.__struct_fields__})
-
-    async def stats(self, request: messages.Stats) -> messages.StatsReply:
-        """Return the counters."""
-        worktree, sealing = self.worktree, self._seal()
-        return messages.StatsReply(
-            {
-                "uptime_seconds": round(time.time() - self._started_at, 3),
-                "snapshots": len(worktree.snapshots),
-                "epoch": worktree.index.epoch,
-                "inodes_in_memory": len(worktree.inodes),
-                "inodes_dirty": len(worktree.index.dirty),
-                "inodes_unlinked_open": len(worktree.index.orphans),
-                "journal_end_bytes": worktree.journal.end,
-                "journal_synced_bytes": worktree.journal.synced,
-                "journal_unsealed_bytes": sealing.backlog_bytes,
-                "seals": sealing.seals,
-                "sealer_restarts": sealing.restarts,
-                "views_open": len(self._nodes.shown()),
-            }
-        )
-
-    async def unmount(self, request: messages.Unmount) -> messages.Unmounting:
-        """Seal and sync everything, then end."""
-        await self._durability.write_back()
-        try:
-            await self._seal().seal_now()
-        except HeliosError as error:
-            # A full disk, or a branch that is read-only: the journal has everything, and the next mount seals it.
-            _log.warning("unmounting with a journal that is not sealed: %s", error)
-        try:
-            await self._durability.sync()
-        finally:
-            pyfuse3.terminate()
-        return messages.Unmounting()
-
-
-def _info(snapshot: Snapshot) -> messages.SnapshotInfo:
-    return messages.SnapshotInfo(
-        id=snapshot.id,
-        name=snapshot.name,
-        message=snapshot.message,
-        time_ns=snapshot.time_ns,
-        parents=list(snapshot.parents),
-        user=snapshot.user,
-        host=snapshot.host,
-        sealed=bool(snapshot.tree),
-        tree=snapshot.tree.hex(),
-    )
+        self._forest.close_all()
 
 
 def quoted(text: str) -> str:
@@ -284,6 +172,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="helios_fs.daemon", description="Started by `helios mount`.")
     parser.add_argument("--store", required=True)
     parser.add_argument("--branch", required=True)
+    parser.add_argument("--snapshot")
+    parser.add_argument("--called")
     parser.add_argument("--mountpoint", required=True)
     parser.add_argument("--ready-fd", type=int)
     parser.add_argument("-o", dest="options", action="append", default=[])
@@ -296,7 +186,13 @@ def main() -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     options = {name: value for name, _, value in (option.partition("=") for option in parsed.options)}
     try:
-        serve(parsed.store, parsed.branch, parsed.mountpoint, options, parsed.ready_fd)
+        if parsed.snapshot is not None:
+            called = parsed.called or f"{parsed.branch}@{parsed.snapshot}"
+            serve_snapshot(
+                parsed.store, parsed.branch, parsed.snapshot, parsed.mountpoint, options, called, parsed.ready_fd
+            )
+        else:
+            serve(parsed.store, parsed.branch, parsed.mountpoint, options, parsed.ready_fd)
     except (HeliosError, OSError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, NoSuchEntry):
@@ -315,25 +211,45 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
         lock = store.lock_branch(branch)
         try:
             try:
-                daemon = Daemon(store, branch, mountpoint, options)
+                daemon = Daemon(store, branch, mountpoint, options, branch)
             except StoreFull:
                 # Nobody can delete anything in a workspace that cannot be mounted.
                 if not store.reserve.spend():
                     raise
-                daemon = Daemon(store, branch, mountpoint, options)
-            daemon.mount()
-            _log.info("%s (branch %s) is mounted at %s", store.path, branch, mountpoint)
-            # Handlers run for microseconds; a worker thread must not keep the loop waiting for milliseconds.
-            sys.setswitchinterval(0.0005)
-            try:
-                trio.run(daemon.run, ready_fd)
-            finally:
-                daemon.close()
-            _log.info("%s is unmounted", mountpoint)
+                daemon = Daemon(store, branch, mountpoint, options, branch)
+            _run(daemon, f"{store.path} (branch {branch})", mountpoint, ready_fd)
         finally:
             lock.release()
     finally:
         store.close()
+
+
+def serve_snapshot(
+    store_path: str,
+    branch: str,
+    snapshot_id: str,
+    mountpoint: str,
+    options: dict[str, str],
+    called: str,
+    ready_fd: int | None,
+) -> None:
+    """Run one mount of a sealed snapshot from beginning to end."""
+    with Store.open(store_path) as store:
+        snapshot = known_snapshots(store, branch).get(snapshot_id)
+        daemon = Daemon(store, branch, mountpoint, options, called, snapshot)
+        _run(daemon, f"{store.path} (snapshot {snapshot_id})", mountpoint, ready_fd)
+
+
+def _run(daemon: Daemon, what: str, mountpoint: str, ready_fd: int | None) -> None:
+    daemon.mount()
+    _log.info("%s is mounted at %s", what, mountpoint)
+    # Handlers run for microseconds; a worker thread must not keep the loop waiting for milliseconds.
+    sys.setswitchinterval(0.0005)
+    try:
+        trio.run(daemon.run, ready_fd)
+    finally:
+        daemon.close()
+    _log.info("%s is unmounted", mountpoint)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import click
 
 from helios_fs.cli import exit_codes, machine, mounts, output, workspace
 from helios_fs.cli.machine import Finding
-from helios_fs.control import client
 from helios_fs.errors import Busy, HeliosError, NoSuchEntry, NotAStore, UsageError, WrongVersion
 
 _LOW_ROOM_BYTES = 256 << 20
@@ -121,7 +120,7 @@ def of_store(where: workspace.Workspace) -> Iterator[Finding]:
 
 def client_of(where: workspace.Workspace) -> str | None:
     """Return who owns the branch and answers for it, as "process PID at MOUNTPOINT", or None."""
-    connection = client.find_daemon(where.store, where.branch)
+    connection = workspace.find_daemon(where.store, where.branch)
     if connection is None:
         return None
     with connection:
@@ -136,7 +135,7 @@ def _hidden(where: workspace.Workspace) -> Iterator[Finding]:
 
     with workspace.open_store(where) as store:
         try:
-            tree = store.objects.tree(store.refs.head(where.branch).tree)
+            tree = store.objects.tree(store.head(where.branch).tree)
         except NoSuchEntry:
             return
         if maps.find(store.objects, tree.root.content, directory_key(_HIDDEN)) is not None:

@@ -5,27 +5,75 @@ import os
 import click
 
 from helios_fs.cli import output, workspace
+from helios_fs.cli.workspace import Workspace
 from helios_fs.control.messages import SnapshotInfo
+from helios_fs.errors import UsageError
 
 
 @click.command("log")
+@click.argument("path", required=False)
 @click.option("-n", "count", type=click.IntRange(min=0), metavar="N", help="Only the newest N.")
+@click.option(
+    "--graph", is_flag=True, help="Draw how snapshots follow one another, merges and other branches included."
+)
+@click.option("--all", "every", is_flag=True, help="The snapshots of all branches.")
 @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
 @workspace.options
 @click.pass_context
-def verb(ctx: click.Context, count: int | None, as_json: bool, directory: str | None, store: str | None) -> None:
-    """List the snapshots of this workspace, newest first."""
-    known = workspace.snapshots(workspace.find(ctx, directory, store))[::-1]
-    if count is not None:
-        known = known[:count]
+def verb(
+    ctx: click.Context,
+    path: str | None,
+    count: int | None,
+    graph: bool,
+    every: bool,
+    as_json: bool,
+    directory: str | None,
+    store: str | None,
+) -> None:
+    """List the snapshots of this workspace, newest first; with PATH those in which it changed since the one before.
+
+    A directory changes with anything below it. A: added, M: modified, D: deleted, T: of another type.
+    """
+    if graph and path is not None:
+        raise UsageError("--graph and PATH exclude each other")
+    if every and workspace.names_branch(ctx):
+        raise UsageError("--all and --branch exclude each other")
+    where = workspace.find(ctx, directory, store)
+    if path is not None:
+        from helios_fs.cli import lineage_log
+        from helios_fs.cli.restore import paths_in_tree
+
+        given = directory if directory is not None else (ctx.find_root().obj or {}).get("directory")
+        wanted = paths_in_tree([path], where.mountpoint, given or ".")
+        lineage_log.of_path(where, wanted[0] if wanted else b"", count, every, as_json)
+    elif graph or every:
+        from helios_fs.cli import lineage_log
+
+        lineage_log.of_branches(where, count, graph, every, as_json)
+    else:
+        _of_branch(where, count, as_json)
+
+
+def _of_branch(where: Workspace, count: int | None, as_json: bool) -> None:
+    known = workspace.snapshots(where)[::-1][:count]
     if as_json:
         output.write_json([as_dict(one) for one in known])
         return
     width = max((len(output.shown(one.name)) for one in known), default=0)
     for one in known:
-        name = output.shown(one.name) if one.name else ""
-        subject = one.message.splitlines()[0] if one.message else ""
-        output.say(f"{one.id}  {output.local_time(one.time_ns)}  {name:{width}}  {subject}".rstrip())
+        output.say(line(one, width))
+    note_if_none(known)
+
+
+def line(one: SnapshotInfo, width: int = 0) -> str:
+    """Return a snapshot as one line; names take up at least `width` characters."""
+    name = output.shown(one.name) if one.name else ""
+    subject = one.message.splitlines()[0] if one.message else ""
+    return f"{one.id}  {output.local_time(one.time_ns)}  {name:{width}}  {subject}".rstrip()
+
+
+def note_if_none(known: object) -> None:
+    """Say that there are no snapshots, where there are none."""
     if not known:
         output.note("no snapshots yet (`helios snapshot` takes one)")
 
@@ -47,6 +95,10 @@ def show(ctx: click.Context, id_: str, as_json: bool, directory: str | None, sto
         output.say(f"name     {output.shown(one.name)}")
     output.say(f"time     {output.local_time(one.time_ns)}")
     output.say(f"by       {one.user or '?'}@{one.host or '?'}")
+    if one.command:
+        output.say(f"command  {output.shown(one.command.encode())}")
+    if one.protected:
+        output.say("protected from deletion")
     if one.parents:
         output.say(f"parent   {' '.join(one.parents)}")
     output.say(f"tree     {one.tree}")
@@ -70,6 +122,8 @@ def as_dict(one: SnapshotInfo) -> dict[str, object]:
         "parents": one.parents,
         "user": one.user,
         "host": one.host,
+        "command": one.command,
+        "protected": one.protected,
         "sealed": one.sealed,
         "tree": one.tree,
     }

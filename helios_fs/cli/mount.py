@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from helios_fs.cli import machine, output
+from helios_fs.cli import machine, output, workspace
 from helios_fs.control.client import find_daemon, socket_name
 from helios_fs.errors import HeliosError, MountFailed, UsageError
+from helios_fs.history.schedule import parse_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro"})
+_FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro", "retention"})
 _WITH_VALUE: Final = frozenset({"snapshots_dir"})
+_SCHEDULED: Final = "auto_snapshot"
 # What mount(8) and fstab pass along and what is so anyway.
 _NO_EFFECT: Final = frozenset(
     {"defaults", "rw", "noatime", "relatime", "nodev", "nosuid", "async", "user", "nouser", "auto", "noauto", "_netdev",
@@ -33,20 +35,41 @@ _MAX_LOG_BYTES: Final = 4 << 20
 @click.argument("mountpoint")
 @click.option("--store", metavar="STORE", help="The store to mount (default: one of this mountpoint's own).")
 @click.option("--branch", default="main", show_default=True, metavar="BRANCH", help="The branch to show.")
+@click.option("--snapshot", "snapshot", metavar="ID", help="Show this snapshot of the branch, read-only.")
 @click.option("--foreground", is_flag=True, help="Stay; log to stderr; Ctrl-C unmounts.")
 @click.option(
-    "-o", "options", multiple=True, metavar="OPT[,OPT…]", help="allow_other, ro, show_snapshots, snapshots_dir=NAME."
+    "--auto-snapshot",
+    metavar="WHEN",
+    help="Take snapshots by itself: 5m (every 5 minutes with a change), or quiet:30s (after a change, once nothing"
+    " has happened for 30 seconds).",
+)
+@click.option("--prune", is_flag=True, help="Delete old snapshots by the rules of `helios prune --save`.")
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPT[,OPT…]",
+    help="allow_other, ro, show_snapshots, snapshots_dir=NAME, auto_snapshot=WHEN, retention.",
 )
 @click.pass_context
 def verb(
-    ctx: click.Context, mountpoint: str, store: str | None, branch: str, foreground: bool, options: tuple[str, ...]
+    ctx: click.Context,
+    mountpoint: str,
+    store: str | None,
+    branch: str,
+    snapshot: str | None,
+    foreground: bool,
+    auto_snapshot: str | None,
+    prune: bool,
+    options: tuple[str, ...],
 ) -> None:
     """Mount a workspace at MOUNTPOINT, an empty directory; return when it is ready.
 
     Without --store, a store of the mountpoint's own below $XDG_DATA_HOME/helios is used, and made the first time.
     """
     store = store or (ctx.find_root().obj or {}).get("store")
-    wanted = parse_options(options)
+    asked = [*options, *([f"auto_snapshot={auto_snapshot}"] if auto_snapshot is not None else [])]
+    wanted = parse_options([*asked, "retention"] if prune else asked)
     point = os.path.realpath(mountpoint)
     for finding in (machine.fuse_device(), machine.fusermount()):
         if finding is not None:
@@ -58,13 +81,23 @@ def verb(
         output.note(f"{mountpoint}: cleared a mount whose daemon was gone")
     machine.check_mountpoint(point)
     path = existing_store(store) if store is not None else default_store(point)
-    _check_unowned(path, branch)
-    arguments = ["--store", path, "--branch", branch, "--mountpoint", point]
+    identity = workspace.branch_id(path, branch)
+    arguments = ["--store", path, "--branch", identity, "--mountpoint", point]
+    called = identity
+    if snapshot is None:
+        _check_unowned(path, identity, branch)
+    else:
+        found = workspace.pick_sealed(workspace.of_branch(path, identity), snapshot)
+        # Any number of mounts may show one snapshot: each has a name, and so a socket, of its own.
+        called = f"{identity}@{found.id}.{os.getpid()}"
+        arguments += ["--snapshot", found.id, "--called", called]
+    if "retention" in wanted:
+        _say_if_no_rules(path, identity, branch)
     for one in wanted:
         arguments += ["-o", one]
     if foreground:
         _become_daemon(arguments)
-    start_daemon(path, branch, arguments)
+    start_daemon(path, called, arguments)
 
 
 def parse_options(given: "Sequence[str]") -> list[str]:
@@ -72,15 +105,21 @@ def parse_options(given: "Sequence[str]") -> list[str]:
     kept: list[str] = []
     for option in (part for text in given for part in text.split(",") if part):
         name, equals, value = option.partition("=")
-        if name in _WITH_VALUE:
+        if name == _SCHEDULED:
+            parse_schedule(value)
+            kept.append(option)
+        elif name in _WITH_VALUE:
             if not value or "/" in value or value in (".", "..") or len(os.fsencode(value)) > 255:
                 raise UsageError(f"-o {name}=NAME: {value!r} is no name for a directory")
             kept.append(option)
         elif name in _FLAGS and not equals:
             kept.append(option)
         elif name not in _NO_EFFECT or equals:
-            known = ", ".join(sorted(_FLAGS | {f"{one}=NAME" for one in _WITH_VALUE}))
+            known = ", ".join(sorted(_FLAGS | {f"{one}=NAME" for one in _WITH_VALUE} | {f"{_SCHEDULED}=WHEN"}))
             raise UsageError(f"-o {option}: no such mount option (there are: {known})")
+    unasked = [one for one in kept if one.partition("=")[0] in (_SCHEDULED, "retention")]
+    if "ro" in kept and unasked:
+        raise UsageError(f"-o {unasked[0]}: a read-only mount neither takes nor deletes snapshots")
     return kept
 
 
@@ -109,14 +148,23 @@ def default_store(mountpoint: str) -> str:
     return path
 
 
-def _check_unowned(store: str, branch: str) -> None:
+def _say_if_no_rules(store: str, branch: str, name: str) -> None:
+    from helios_fs.history.pruning import find_rules
+
+    if find_rules(store, branch) is None:
+        output.note(f"branch {name} keeps no rules yet, so no snapshot goes: `helios prune … --save` sets some")
+
+
+def _check_unowned(store: str, branch: str, name: str) -> None:
     connection = find_daemon(store, branch)
     if connection is None:
         return
     with connection:
         owner = connection.hello()
     where = os.fsdecode(owner.mountpoint)
-    raise MountFailed(f"branch {branch} of {store} is already mounted at {where} (process {owner.pid})")
+    if workspace.let_go(store, branch, owner.pid):
+        return
+    raise MountFailed(f"branch {name} of {store} is already mounted at {where} (process {owner.pid})")
 
 
 def _become_daemon(arguments: list[str]) -> None:

@@ -21,6 +21,11 @@ class Mount(NamedTuple):
     store: str
     branch: str
     options: str
+    snapshot: str = ""
+    """Id of the snapshot that is mounted, where it is one."""
+
+    called: str = ""
+    """What its daemon's control socket is named after: the branch, or one name for each mount of a snapshot."""
 
 
 def _unescape(field: bytes) -> str:
@@ -46,8 +51,9 @@ def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
         if fstype == FSTYPE.encode():
             # The daemon writes what is not plain ASCII as %XX: a mount option can hold no more.
             plain = _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(_unescape(source)))
-            store, _, branch = os.fsdecode(plain).rpartition("#")
-            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]))
+            store, _, shown = os.fsdecode(plain).rpartition("#")
+            branch, _, snapshot = shown.partition("@")
+            mount = Mount(mountpoint, store, branch, os.fsdecode(fields[5]), snapshot.partition(".")[0], shown)
         found.append((mountpoint, mount))
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from helios_fs.cli import output, workspace
+from helios_fs.cli.snapshot import command_line, user_name
 from helios_fs.control import messages
 from helios_fs.errors import UsageError
 
@@ -29,7 +30,7 @@ def verb(
     with workspace.connect(where) as connection:
         known = connection.ask(messages.ListSnapshots(), messages.Snapshots).snapshots
         found = workspace.pick(known, id_)
-        done = connection.ask(messages.Restore(found.id, wanted), messages.Restored)
+        done = connection.ask(messages.Restore(found.id, wanted, user_name(), command_line()), messages.Restored)
     if as_json:
         output.write_json({"id": found.id, "undo": done.undo_snapshot_id, "changed": done.changed})
         return

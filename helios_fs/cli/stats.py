@@ -6,7 +6,7 @@ import stat
 import click
 
 from helios_fs.cli import output, workspace
-from helios_fs.control import client, messages
+from helios_fs.control import messages
 
 Figures = dict[str, int | float]
 
@@ -19,7 +19,7 @@ def verb(ctx: click.Context, as_json: bool, directory: str | None, store: str | 
     """Show figures of the workspace: its running mount, if there is one, and its store on disk."""
     where = workspace.find(ctx, directory, store)
     running: Figures = {}
-    connection = client.find_daemon(where.store, where.branch)
+    connection = workspace.find_daemon(where.store, where.branch)
     if connection is not None:
         with connection:
             running = connection.ask(messages.Stats(), messages.StatsReply).counters

@@ -40,7 +40,7 @@ def verb(ctx: click.Context, mountpoint: str | None, force: bool, directory: str
         machine.clear_stale(point)
         output.note(f"{point}: its daemon was gone already; the mount is cleared, and nothing acknowledged is lost")
         return
-    connection = client.find_daemon(mount.store, mount.branch)
+    connection = client.find_daemon(mount.store, mount.called)
     if connection is None:
         raise MountFailed(f"{point}: its daemon does not listen (another machine's or container's?); try again there")
     with connection:

@@ -2,6 +2,7 @@
 
 W1. While a daemon owns the branch it is asked; nobody else touches the branch's journal.
 W2. Without one, what the journal still holds is sealed first, so that the store alone tells the whole history.
+W3. A branch below `.branches` belongs to the daemon of the mount that shows it, which opens it when it is asked.
 """
 
 import os
@@ -14,9 +15,14 @@ from helios_fs.control import client, messages
 from helios_fs.errors import InvalidArgument, NoSuchEntry, UsageError
 
 if TYPE_CHECKING:
+    from helios_fs.objects.snapshot import Snapshot
     from helios_fs.store.store import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+BRANCHES = ".branches"
+_BRANCH = "helios_fs.branch"
+"""Where a command line's --branch is kept until the workspace is found."""
 
 
 class Workspace(NamedTuple):
@@ -25,22 +31,47 @@ class Workspace(NamedTuple):
     store: str
     """Absolute path without symlinks."""
     branch: str
+    """Its id, which stays whatever its name becomes; `main` for the first one."""
     mountpoint: str | None
+    """The directory that shows the branch: where it is mounted, or MOUNT/.branches/NAME."""
 
 
 def options(function: _F) -> _F:
-    """Give a verb the options that name a workspace: -C and --store."""
+    """Give a verb the options that name a workspace: -C, --store and --branch."""
+    function = click.option(
+        "--branch",
+        metavar="BRANCH",
+        expose_value=False,
+        callback=_remember_branch,
+        help="This branch of it (default: main, or the one that PATH is in).",
+    )(function)
     function = click.option("-C", "directory", metavar="PATH", help="The workspace that PATH is in (default: here).")(
         function
     )
     return click.option("--store", metavar="STORE", help="This store, mounted or not.")(function)
 
 
-def find(ctx: click.Context, directory: str | None, store: str | None, branch: str = "main") -> Workspace:
+def _remember_branch(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_BRANCH] = value
+
+
+def names_branch(ctx: click.Context) -> bool:
+    """Tell whether the command line names a branch with --branch."""
+    return _BRANCH in ctx.meta
+
+
+def find(ctx: click.Context, directory: str | None, store: str | None) -> Workspace:
     """Return the workspace that the options name, or that the current directory is in.
 
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, NoSuchEntry where it has no such branch.
     """
+    found = _find(ctx, directory, store)
+    wanted = ctx.meta.get(_BRANCH)
+    return found if wanted is None else of_branch(found.store, branch_id(found.store, wanted))
+
+
+def _find(ctx: click.Context, directory: str | None, store: str | None) -> Workspace:
     given = ctx.find_root().obj or {}
     if directory is None and store is None:
         directory, store = given.get("directory"), given.get("store")
@@ -50,21 +81,126 @@ def find(ctx: click.Context, directory: str | None, store: str | None, branch: s
         path = os.path.realpath(store)
         if not os.path.isdir(path):
             raise UsageError(f"{store}: there is no such store (`helios init {store}` makes one)")
-        for mount in mounts.listed():
-            if (mount.store, mount.branch) == (path, branch):
-                return Workspace(path, branch, mount.mountpoint)
-        return Workspace(path, branch, None)
+        return of_branch(path, "main")
     path = os.path.realpath(directory or ".")
     found = mounts.find_mount_of(path)
     if found is None:
         where = directory or "here"
         raise UsageError(f"{where}: not in a mounted workspace (use -C PATH or --store STORE, or mount one first)")
-    return Workspace(found.store, found.branch, found.mountpoint)
+    return _below(Workspace(found.store, found.branch, found.mountpoint), path)
+
+
+def _below(mounted: Workspace, path: str) -> Workspace:
+    """Return the branch of a mount that an absolute path is in: each `.branches/NAME` on the way leads into another."""
+    point = mounted.mountpoint or "/"
+    parts = os.path.relpath(path, point).split("/")
+    branch = mounted.branch
+    while len(parts) > 1 and parts[0] == BRANCHES:
+        branch = child(mounted.store, branch, parts[1])
+        point = os.path.join(point, BRANCHES, parts[1])
+        parts = parts[2:]
+    return Workspace(mounted.store, branch, point)
+
+
+def child(store: str, parent: str, name: str) -> str:
+    """Return the id of a branch by the id of the one that it was made from, and its own part of the name."""
+    from helios_fs.store.branches import Branches
+
+    known = {info.name: info.id for info in Branches(store).children(parent)}
+    if name not in known:
+        known = names_of(store, parent)
+    if name not in known:
+        raise NoSuchEntry(f"there is no branch {name} (`helios branch` lists them)")
+    return known[name]
+
+
+def names_of(store: str, parent: str) -> dict[str, str]:
+    """Return name -> id of a branch's branches, as its owner knows them: one that was just made has no file yet."""
+    connection = client.find_daemon(store, parent)
+    if connection is not None:
+        with connection:
+            return connection.ask(messages.ListBranches(), messages.BranchNames).branches
+    from helios_fs.history.branching import adopt
+    from helios_fs.store.store import Store
+
+    with Store.open(store) as opened:
+        adopt(opened, parent)
+        return {info.name: info.id for info in opened.branches.children(parent)}
+
+
+def branch_id(store: str, name: str) -> str:
+    """Return the id of the branch with this whole name. Raises NoSuchEntry, InvalidArgument."""
+    from helios_fs.store.branches import check_name
+
+    here = "main"
+    for part in name.split("/") if name != here else ():
+        check_name(part)
+        here = child(store, here, part)
+    return here
+
+
+def of_branch(store: str, branch: str) -> Workspace:
+    """Return a branch of a store with the place where it is shown, if it is."""
+    from helios_fs.cli import mounts
+    from helios_fs.store.branches import Branches
+
+    below: list[str] = []
+    here = branch
+    shown = {one.branch: one.mountpoint for one in mounts.listed() if one.store == store and not one.snapshot}
+    while here not in shown:
+        info = Branches(store).find(here)
+        if info is None:
+            return Workspace(store, branch, None)
+        below[:0] = [BRANCHES, info.name]
+        here = info.parent
+    return Workspace(store, branch, os.path.join(shown[here], *below))
+
+
+def stored_snapshot(store: "Store", branch: str, snapshot_id: str) -> "Snapshot":
+    """Return a sealed snapshot of a branch's history as the store has it. Raises NoSuchEntry."""
+    from helios_fs.worktree.recovery import known_snapshots
+
+    return known_snapshots(store, branch).get(snapshot_id)
+
+
+def find_daemon(store: str, branch: str) -> client.Connection | None:
+    """Return a connection to whoever owns a branch, or None where nobody does.
+
+    One that is not open is opened by the mount that shows it below `.branches`, if there is one.
+    """
+    found = client.find_daemon(store, branch)
+    if found is not None or branch == "main":
+        return found
+    from helios_fs.store.branches import Branches
+
+    info = Branches(store).find(branch)
+    if info is None or info.deleted_ns:
+        return None
+    above = find_daemon(store, info.parent)
+    if above is None:
+        return None
+    with above:
+        above.ask(messages.OpenBranch(branch), messages.BranchOpened)
+    return client.find_daemon(store, branch)
+
+
+def let_go(store: str, branch: str, owner: int) -> bool:
+    """Have process `owner` close a branch that it shows below `.branches`, if nobody uses it; tell whether it did."""
+    from helios_fs.store.branches import Branches
+
+    info = Branches(store).find(branch)
+    above = client.find_daemon(store, info.parent) if info is not None else None
+    if above is None:
+        return False
+    with above:
+        if above.hello().pid != owner:
+            return False
+        return above.ask(messages.CloseBranch(branch), messages.BranchClosed).closed
 
 
 def connect(workspace: Workspace) -> client.Connection:
     """Return a connection to the daemon that owns the workspace. Raises NoSuchEntry where none runs."""
-    found = client.find_daemon(workspace.store, workspace.branch)
+    found = find_daemon(workspace.store, workspace.branch)
     if found is None:
         if workspace.mountpoint is not None:
             raise NoSuchEntry(
@@ -84,7 +220,7 @@ def open_store(workspace: Workspace) -> "Store":
 
 def settle(workspace: Workspace) -> str:
     """Have everything up to now sealed, by the daemon or without one; return the working tree's hash in hex."""
-    connection = client.find_daemon(workspace.store, workspace.branch)
+    connection = find_daemon(workspace.store, workspace.branch)
     if connection is not None:
         with connection:
             return connection.ask(messages.Seal(), messages.Sealed).tree
@@ -92,23 +228,20 @@ def settle(workspace: Workspace) -> str:
 
     seal_offline(workspace.store, workspace.branch)
     with open_store(workspace) as store:
-        return store.refs.head(workspace.branch).tree.hex()
+        return store.head(workspace.branch).tree.hex()
 
 
 def snapshots(workspace: Workspace) -> list[messages.SnapshotInfo]:
     """Return all snapshots of the branch, oldest first, sealed or not."""
-    connection = client.find_daemon(workspace.store, workspace.branch)
+    connection = find_daemon(workspace.store, workspace.branch)
     if connection is not None:
         with connection:
             return connection.ask(messages.ListSnapshots(), messages.Snapshots).snapshots
     settle(workspace)
     with open_store(workspace) as store:
-        return [
-            messages.SnapshotInfo(
-                one.id, one.name, one.message, one.time_ns, one.parents, one.user, one.host, True, one.tree.hex()
-            )
-            for one in store.refs.snapshots(workspace.branch)
-        ]
+        from helios_fs.worktree.recovery import known_snapshots
+
+        return [messages.info(one) for one in known_snapshots(store, workspace.branch).all()]
 
 
 def pick(known: Sequence[messages.SnapshotInfo], text: str) -> messages.SnapshotInfo:

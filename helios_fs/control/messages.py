@@ -9,12 +9,15 @@ M1. Names and paths are bytes: in JSON they are base64, because JSON has no way 
 M2. A message has no newline in it but the last.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from helios_fs import errors
 from helios_fs.errors import HeliosError, InvalidArgument
+
+if TYPE_CHECKING:
+    from helios_fs.objects.snapshot import Snapshot
 
 MAX_REQUEST_BYTES: Final = 1 << 20
 """A request line may not be longer; replies may."""
@@ -32,6 +35,8 @@ class TakeSnapshot(msgspec.Struct, frozen=True, tag=True):
     user: str = ""
     sync: bool = False
     """Answer only when the snapshot would survive a power cut."""
+    command: str = ""
+    """What asked for it, as the snapshot keeps it."""
 
 
 class ListSnapshots(msgspec.Struct, frozen=True, tag=True):
@@ -47,6 +52,73 @@ class Restore(msgspec.Struct, frozen=True, tag=True):
 
     id: str
     paths: list[bytes] = []
+    user: str = ""
+    command: str = ""
+    """Who asked, and how: kept with the snapshot that is taken first."""
+
+
+class DescribeSnapshot(msgspec.Struct, frozen=True, tag=True):
+    """Say anew what is given of a snapshot; what is None stays as it is."""
+
+    id: str
+    name: bytes | None = None
+    """Empty takes its name away."""
+    message: str | None = None
+    protected: bool | None = None
+
+
+class DeleteSnapshots(msgspec.Struct, frozen=True, tag=True):
+    """Delete these, or none where one of them is protected or not there."""
+
+    ids: list[str]
+
+
+class OpenBranch(msgspec.Struct, frozen=True, tag=True):
+    """Open a branch that was made from this one, or from one that was."""
+
+    branch: str
+    """Its id."""
+
+
+class CloseBranch(msgspec.Struct, frozen=True, tag=True):
+    """Close a branch that was made from this one, if nobody uses it, so that another process can mount it."""
+
+    branch: str
+
+
+class ListBranches(msgspec.Struct, frozen=True, tag=True):
+    """Every branch that was made from this one."""
+
+
+class MakeBranch(msgspec.Struct, frozen=True, tag=True):
+    """Make a branch of the working tree as it is now, or of a snapshot."""
+
+    name: str
+    uid: int
+    """Who asks, as a user id."""
+    snapshot: str = ""
+    """Id of the snapshot in which it begins; empty for the working tree."""
+
+
+class RenameBranch(msgspec.Struct, frozen=True, tag=True):
+    """Give a branch that was made from this one another name."""
+
+    branch: str
+    name: str
+
+
+class DeleteBranch(msgspec.Struct, frozen=True, tag=True):
+    """Delete a branch that was made from this one."""
+
+    branch: str
+    force: bool = False
+    """Even if that drops work that nobody else holds."""
+
+
+class BringBackBranch(msgspec.Struct, frozen=True, tag=True):
+    """Bring back a branch that was deleted and not collected yet."""
+
+    branch: str
 
 
 class Collect(msgspec.Struct, frozen=True, tag=True):
@@ -96,12 +168,24 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
     sealed: bool
     tree: str
     """Tree hash in hex; empty while it is in the journal only."""
+    command: str = ""
+    protected: bool = False
 
 
 class Snapshots(msgspec.Struct, frozen=True, tag=True):
     """All snapshots of the branch, oldest first."""
 
     snapshots: list[SnapshotInfo]
+
+
+class SnapshotDescribed(msgspec.Struct, frozen=True, tag=True):
+    """What is known of the snapshot now."""
+
+    snapshot: SnapshotInfo
+
+
+class SnapshotsDeleted(msgspec.Struct, frozen=True, tag=True):
+    """They are gone, and stay gone if the daemon dies."""
 
 
 class Sealed(msgspec.Struct, frozen=True, tag=True):
@@ -135,6 +219,36 @@ class Collected(msgspec.Struct, frozen=True, tag=True):
     problems: tuple[str, ...] = ()
 
 
+class BranchOpened(msgspec.Struct, frozen=True, tag=True):
+    """The branch is open, and has a control socket of its own."""
+
+    path: bytes
+    """Where its tree is."""
+
+
+class BranchClosed(msgspec.Struct, frozen=True, tag=True):
+    """Whether the branch is closed now; where not, somebody uses it."""
+
+    closed: bool
+
+
+class BranchNames(msgspec.Struct, frozen=True, tag=True):
+    """The branches that were made from one."""
+
+    branches: dict[str, str]
+    """Name -> id."""
+
+
+class BranchMade(msgspec.Struct, frozen=True, tag=True):
+    """The branch is there, and survives the death of the daemon."""
+
+    branch: str
+
+
+class BranchChanged(msgspec.Struct, frozen=True, tag=True):
+    """It is done, durably."""
+
+
 class StatsReply(msgspec.Struct, frozen=True, tag=True):
     """Counters by name; a name ends in its unit."""
 
@@ -153,8 +267,43 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Request = Hello | TakeSnapshot | ListSnapshots | Seal | Restore | Collect | Stats | Unmount
-Reply = HelloReply | SnapshotTaken | Snapshots | Sealed | Restored | Collected | StatsReply | Unmounting | Failed
+Request = (
+    Hello
+    | TakeSnapshot
+    | ListSnapshots
+    | DescribeSnapshot
+    | DeleteSnapshots
+    | Seal
+    | Restore
+    | OpenBranch
+    | CloseBranch
+    | ListBranches
+    | MakeBranch
+    | RenameBranch
+    | DeleteBranch
+    | BringBackBranch
+    | Collect
+    | Stats
+    | Unmount
+)
+Reply = (
+    HelloReply
+    | SnapshotTaken
+    | Snapshots
+    | SnapshotDescribed
+    | SnapshotsDeleted
+    | Sealed
+    | Restored
+    | BranchOpened
+    | BranchClosed
+    | BranchNames
+    | BranchMade
+    | BranchChanged
+    | Collected
+    | StatsReply
+    | Unmounting
+    | Failed
+)
 
 _encode = msgspec.json.Encoder().encode
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
@@ -180,6 +329,23 @@ def decode_reply(line: bytes) -> Reply:
         return _reply_decoder.decode(line)
     except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidArgument(f"the daemon's reply cannot be understood: {error}") from error
+
+
+def info(snapshot: "Snapshot") -> SnapshotInfo:
+    """Return what there is to tell of a snapshot."""
+    return SnapshotInfo(
+        id=snapshot.id,
+        name=snapshot.name,
+        message=snapshot.message,
+        time_ns=snapshot.time_ns,
+        parents=list(snapshot.parents),
+        user=snapshot.user,
+        host=snapshot.host,
+        sealed=bool(snapshot.tree),
+        tree=snapshot.tree.hex(),
+        command=snapshot.command,
+        protected=snapshot.protected,
+    )
 
 
 def failure(error: HeliosError) -> Failed:

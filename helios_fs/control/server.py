@@ -38,6 +38,12 @@ class Service(Protocol):
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         """List all snapshots of the branch, oldest first."""
 
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        """Say anew what is given of a snapshot: name, message, protection."""
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        """Delete snapshots, all of them or none."""
+
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         """Return when everything before the request is in the store."""
 
@@ -46,6 +52,27 @@ class Service(Protocol):
 
     async def collect(self, request: messages.Collect) -> messages.Collected:
         """Return when the space that nothing needs is free."""
+
+    async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
+        """Open a branch below this one."""
+
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        """Close a branch that was made from this one, if nobody uses it."""
+
+    async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
+        """List the branches that were made from this one; each has a journal of its own on return."""
+
+    async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
+        """Rename a branch that was made from this one."""
+
+    async def make_branch(self, request: messages.MakeBranch) -> messages.BranchMade:
+        """Make a branch of the working tree as it is now."""
+
+    async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
+        """Delete a branch that was made from this one."""
+
+    async def bring_back_branch(self, request: messages.BringBackBranch) -> messages.BranchChanged:
+        """Bring back a branch that was deleted."""
 
     async def stats(self, request: messages.Stats) -> messages.StatsReply:
         """Return the counters."""
@@ -179,12 +206,30 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.take_snapshot(request)
         case messages.ListSnapshots():
             return await service.list_snapshots(request)
+        case messages.DescribeSnapshot():
+            return await service.describe_snapshot(request)
+        case messages.DeleteSnapshots():
+            return await service.delete_snapshots(request)
         case messages.Seal():
             return await service.seal(request)
         case messages.Restore():
             return await service.restore(request)
         case messages.Collect():
             return await service.collect(request)
+        case messages.OpenBranch():
+            return await service.open_branch(request)
+        case messages.CloseBranch():
+            return await service.close_branch(request)
+        case messages.ListBranches():
+            return await service.list_branches(request)
+        case messages.RenameBranch():
+            return await service.rename_branch(request)
+        case messages.MakeBranch():
+            return await service.make_branch(request)
+        case messages.DeleteBranch():
+            return await service.delete_branch(request)
+        case messages.BringBackBranch():
+            return await service.bring_back_branch(request)
         case messages.Stats():
             return await service.stats(request)
         case messages.Unmount():

@@ -10,6 +10,8 @@ import ctypes
 import errno
 import logging
 import os
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 import pyfuse3
@@ -32,9 +34,13 @@ _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctype
 class Durability:
     """What fsync and snapshots wait for."""
 
-    def __init__(self, worktree: Worktree, mountpoint: str) -> None:
+    def __init__(
+        self, worktree: Worktree, root_path: Callable[[], bytes], nodeid: Callable[[Inode], int] = attrgetter("ino")
+    ) -> None:
+        """`root_path()` says where the branch's tree is now; `nodeid(inode)` how the kernel calls an inode of it."""
         self._worktree = worktree
-        self._mountpoint = os.fsencode(mountpoint)
+        self._root_path = root_path
+        self._nodeid = nodeid
         self._syncing: trio.Event | None = None
         self._mappable: dict[Inode, int] = {}
 
@@ -76,7 +82,7 @@ class Durability:
 
     async def write_back(self) -> None:
         """Have the kernel write back what shared mappings had stored before the call."""
-        targets = [(inode.ino, self._path(inode)) for inode in self._mappable if inode.nlink]
+        targets = [(self._nodeid(inode), self._path(inode)) for inode in self._mappable if inode.nlink]
         if targets:
             await trio.to_thread.run_sync(_write_back, targets)
 
@@ -88,7 +94,7 @@ class Durability:
             here = here.parent
         if here is not self._worktree.index.root or not names:
             return None
-        return b"/".join([self._mountpoint, *reversed(names)])
+        return b"/".join([self._root_path(), *reversed(names)])
 
 
 def _write_back(targets: list[tuple[int, bytes | None]]) -> None:

@@ -15,13 +15,11 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from helios_fs.errors import InvalidArgument, NotSupported
-from helios_fs.fuse import attributes
 from helios_fs.fuse.invalidation import forget_attributes
-from helios_fs.fuse.nodes import DIRECT_HANDLE, NODEID_MASK, SNAPSHOTS_NODEID, WRITABLE_HANDLE
+from helios_fs.fuse.nodes import DIRECT_HANDLE, NODEID_MASK, WRITABLE_HANDLE
 from helios_fs.fuse.requests import Requests
 from helios_fs.fuse.transport import may_write_directly
 from helios_fs.objects import record
-from helios_fs.objects.ids import ROOT_INO
 from helios_fs.worktree.inode import Inode
 
 # pyfuse3 copies it into its reply before any other handler can run, as it does with attributes.
@@ -42,7 +40,7 @@ class FileRequests(Requests):
 
     def _open(self, inode: Inode, flags: int) -> FileInfo:
         inode.holds += 1
-        fh = inode.ino
+        fh = self._place.nodeid(inode)
         direct = False
         access = flags & os.O_ACCMODE
         if access == os.O_RDWR:
@@ -59,7 +57,7 @@ class FileRequests(Requests):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file; pages that the kernel holds stay."""
         try:
-            found = self._inodes.get(inode)
+            found = self._get(inode)
             if found is None:
                 if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
                     raise FUSEError(errno.EROFS)
@@ -83,11 +81,11 @@ class FileRequests(Requests):
             mode = _without_set_id(mode)
         self._worktree.setattr(inode, mask, mode=mode, size=0)
         if mask & record.SET_MODE:
-            forget_attributes(inode.ino)
+            forget_attributes(self._place.nodeid(inode))
 
     async def release(self, fh: int) -> None:
         """Close a file; the last one of an unlinked file frees it."""
-        inode = self._inodes.get(fh & NODEID_MASK)
+        inode = self._get(fh & NODEID_MASK)
         if inode is None:
             self._history.release(fh & NODEID_MASK, 1)
             return
@@ -98,7 +96,7 @@ class FileRequests(Requests):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Read bytes."""
         try:
-            inode = self._inodes.get(fh & NODEID_MASK)
+            inode = self._get(fh & NODEID_MASK)
             if inode is None:
                 return self._history.read(fh, off, size)
             return self._worktree.read(inode, off, size)
@@ -110,7 +108,8 @@ class FileRequests(Requests):
         try:
             if self._worktree.journal.end > self.throttle_at:
                 await self.throttle()
-            inode = self._inodes[fh & NODEID_MASK]
+            inode = self._get(fh & NODEID_MASK)
+            assert inode is not None
             if fh & DIRECT_HANDLE and _has_privileges(inode):
                 self._lose_privileges(inode)
             return self._worktree.write(inode, off, buf)
@@ -122,7 +121,7 @@ class FileRequests(Requests):
         mode = _without_set_id(inode.mode)
         if mode != inode.mode:
             self._worktree.setattr(inode, record.SET_MODE, mode=mode)
-            forget_attributes(inode.ino)
+            forget_attributes(self._place.nodeid(inode))
         if inode.xattrs is not None and _CAPABILITIES in inode.xattrs:
             self._worktree.removexattr(inode, _CAPABILITIES)
 
@@ -172,16 +171,16 @@ class FileRequests(Requests):
                 attr.st_atime_ns if mask & record.SET_ATIME else 0,
                 attr.st_mtime_ns if mask & record.SET_MTIME else 0,
             )
-            if inode == ROOT_INO:
+            if inode == self._root_nodeid:
                 # `.snapshots` has the root's owner.
-                forget_attributes(SNAPSHOTS_NODEID)
-            return attributes.live(found)
+                forget_attributes(self._history.snapshots_nodeid)
+            return self._show(found)
         except Exception as error:
             return await self._again(error, self.setattr, inode, attr, fields, fh, ctx)
 
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute. The kernel asks for `security.capability` before every write."""
-        found = self._inodes.get(inode)
+        found = self._get(inode)
         if found is not None:
             if found.xattrs is not None:
                 value = found.xattrs.get(name)
@@ -195,7 +194,7 @@ class FileRequests(Requests):
 
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
         """Return the names of the extended attributes; `trusted.` ones are root's to see."""
-        found = self._inodes.get(inode)
+        found = self._get(inode)
         try:
             held = found.xattrs if found is not None else self._history.xattrs(inode)
         except Exception as error:

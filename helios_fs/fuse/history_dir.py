@@ -32,8 +32,10 @@ from helios_fs.errors import (
     ReadOnly,
 )
 from helios_fs.fuse import attributes
+from helios_fs.fuse.branches_dir import BranchesDir
 from helios_fs.fuse.durability import Durability
-from helios_fs.fuse.nodes import LATEST_NODEID, SNAPSHOTS_NODEID, VIEW_SHIFT, Nodes, ShownView
+from helios_fs.fuse.nodes import VIEW_SHIFT, Nodes, ShownView
+from helios_fs.fuse.place import Place
 from helios_fs.objects.entry import name_hash
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.objects.snapshot import Snapshot
@@ -60,31 +62,45 @@ class HistoryDir:
         snapshots_name: bytes,
         listed: bool,
         read_only: bool,
+        place: Place | None = None,
     ) -> None:
-        """`listed` shows the directory at the root."""
+        """`listed` shows the directory at the root; `place` is where the branch's tree is in the mount."""
         self._worktree = worktree
         self._snapshots = worktree.snapshots
         self._nodes = nodes
         self._durability = durability
         self._read_only = read_only
+        self._place = place if place is not None else Place(worktree.index)
+        self._branches: BranchesDir | None = None
         self._listed: tuple[int, list[tuple[int, bytes, Snapshot]]] = (-1, [])
         self.snapshots_name = snapshots_name
+        self.snapshots_nodeid = nodes.snapshots_nodeid
         self.hidden_names = frozenset({snapshots_name, BRANCHES})
         self.listed_names: tuple[bytes, ...] = (snapshots_name,) if listed else ()
+
+    def show_branches(self, branches: BranchesDir) -> None:
+        """Let `.branches` be there."""
+        self._branches = branches
+
+    def branches_at(self, nodeid: int) -> BranchesDir | None:
+        """Return the directory of branches, if this is its nodeid."""
+        return self._branches if nodeid == self._nodes.branches_nodeid else None
 
     # -- Finding -----------------------------------------------------------------------------------------------------
 
     def is_control(self, nodeid: int) -> bool:
         """Whether this is the directory in which `mkdir` makes snapshots."""
-        return nodeid == SNAPSHOTS_NODEID
+        return nodeid == self._nodes.snapshots_nodeid
 
     def lookup(self, parent: int, name: bytes) -> EntryAttributes:
         """Answer a lookup of one of our own names at the root, in `.snapshots` or in a snapshot."""
-        if parent == ROOT_INO:
+        if parent == self._place.root_nodeid:
             if name == self.snapshots_name:
                 return self._directory_attributes()
-            raise NoSuchEntry("branches come with a later version")
-        if parent == SNAPSHOTS_NODEID:
+            if self._branches is None:
+                raise NoSuchEntry("this mount shows no branches")
+            return self._branches.directory_attributes()
+        if parent == self._nodes.snapshots_nodeid:
             return self._lookup_snapshot(name)
         shown, directory = self._nodes.locate(parent)
         node = shown.view.find(directory, name)
@@ -109,7 +125,7 @@ class HistoryDir:
         return self._root_attributes(snapshot)
 
     def _directory_attributes(self) -> EntryAttributes:
-        reply = attributes.made_up(SNAPSHOTS_NODEID, _DIRECTORY_MODE, self._worktree.index.root)
+        reply = attributes.made_up(self._nodes.snapshots_nodeid, _DIRECTORY_MODE, self._worktree.index.root)
         reply.st_nlink = 2 + len(self._snapshots)
         newest = self._snapshots.newest
         if newest is not None:
@@ -129,13 +145,16 @@ class HistoryDir:
 
     def _latest_attributes(self, snapshot: Snapshot) -> EntryAttributes:
         target = snapshot.name or snapshot.id.encode()
-        return attributes.made_up(LATEST_NODEID, _SYMLINK_MODE, self._worktree.index.root, len(target))
+        return attributes.made_up(self._nodes.latest_nodeid, _SYMLINK_MODE, self._worktree.index.root, len(target))
 
     def getattr(self, nodeid: int) -> EntryAttributes:
         """Return the attributes of a node that is not in the working tree."""
-        if nodeid == SNAPSHOTS_NODEID:
+        if nodeid == self._nodes.snapshots_nodeid:
             return self._directory_attributes()
-        if nodeid == LATEST_NODEID:
+        branches = self.branches_at(nodeid)
+        if branches is not None:
+            return branches.directory_attributes()
+        if nodeid == self._nodes.latest_nodeid:
             latest = self._snapshots.latest()
             if latest is None:
                 raise NoSuchEntry("there is no snapshot any more")
@@ -151,7 +170,7 @@ class HistoryDir:
 
     def readlink(self, nodeid: int) -> bytes:
         """Return the target of a symlink in a snapshot, or of one of our own."""
-        if nodeid == LATEST_NODEID:
+        if nodeid == self._nodes.latest_nodeid:
             latest = self._snapshots.latest()
             if latest is None:
                 raise NoSuchEntry("there is no snapshot any more")
@@ -163,9 +182,14 @@ class HistoryDir:
 
     def xattrs(self, nodeid: int) -> dict[bytes, bytes] | None:
         """Return the extended attributes of a node that is not in the working tree."""
-        if nodeid in (SNAPSHOTS_NODEID, LATEST_NODEID) or self._nodes.alias_of(nodeid) is not None:
+        if self._is_made_up(nodeid):
             return None
         return self._nodes.locate(nodeid)[1].xattrs
+
+    def _is_made_up(self, nodeid: int) -> bool:
+        nodes = self._nodes
+        ours = (nodes.snapshots_nodeid, nodes.latest_nodeid, nodes.branches_nodeid)
+        return nodeid in ours or nodes.alias_of(nodeid) is not None
 
     def getxattr(self, nodeid: int, name: bytes) -> bytes:
         """Return one of them. Raises NoSuchAttribute."""
@@ -177,7 +201,7 @@ class HistoryDir:
     # -- Reading -----------------------------------------------------------------------------------------------------
 
     def _hold(self, nodeid: int) -> None:
-        if nodeid != SNAPSHOTS_NODEID:
+        if nodeid not in (self._nodes.snapshots_nodeid, self._nodes.branches_nodeid):
             self._nodes.locate(nodeid)[1].holds += 1
 
     def open_file(self, nodeid: int) -> None:
@@ -208,8 +232,12 @@ class HistoryDir:
 
     def readdir(self, nodeid: int, start: int, token: pyfuse3.ReaddirToken) -> None:
         """List `.snapshots` or a directory of a snapshot from a cookie on."""
-        if nodeid == SNAPSHOTS_NODEID:
+        if nodeid == self._nodes.snapshots_nodeid:
             self._list_snapshots(start, token)
+            return
+        branches = self.branches_at(nodeid)
+        if branches is not None:
+            branches.list(start, token)
             return
         shown, directory = self._nodes.locate(nodeid)
         own = attributes.viewed(directory, nodeid, shown.generation)
@@ -274,8 +302,8 @@ class HistoryDir:
 
     def refuse_change(self, nodeid: int) -> None:
         """Raise what changing this node deserves."""
-        if nodeid in (SNAPSHOTS_NODEID, LATEST_NODEID) or self._nodes.alias_of(nodeid) is not None:
-            raise NotPermitted("only mkdir, rmdir and mv of snapshots work here")
+        if self._is_made_up(nodeid):
+            raise NotPermitted("only mkdir, rmdir and mv of snapshots and branches work here")
         if nodeid >> VIEW_SHIFT:
             raise ReadOnly("snapshots are read-only")
         raise NoSuchEntry(f"nothing is known of node {nodeid:#x}")
@@ -287,7 +315,7 @@ class HistoryDir:
         self._snapshots.check_name(name)
         if self._durability.has_mappable:
             await self._durability.write_back()
-        snapshot = self._worktree.snapshot(name, user=_user_name(ctx.uid), host=_HOST)
+        snapshot = self._worktree.snapshot(name, user=user_name(ctx.uid), host=_HOST, command="mkdir")
         return attributes.viewed(self._worktree.index.root, self._nodes.snapshot_nodeid(snapshot.id), 0)
 
     def rmdir(self, parent: int, name: bytes) -> None:
@@ -297,7 +325,7 @@ class HistoryDir:
 
     def rename(self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """Rename a snapshot, or say why nothing else can be moved."""
-        if old_parent != SNAPSHOTS_NODEID or new_parent != SNAPSHOTS_NODEID:
+        if old_parent != self._nodes.snapshots_nodeid or new_parent != self._nodes.snapshots_nodeid:
             old_view, new_view = self._tree_of(old_parent), self._tree_of(new_parent)
             if old_view == new_view:
                 raise ReadOnly("snapshots are read-only")
@@ -307,14 +335,16 @@ class HistoryDir:
         snapshot = self._named(old_name)
         if self._snapshots.find(new_name) is not None:
             raise EntryExists("a snapshot of that name exists")
-        self._worktree.rename_snapshot(snapshot.id, new_name)
+        self._worktree.describe_snapshot(snapshot.id, name=new_name)
 
     def _tree_of(self, nodeid: int) -> str | int:
         snapshot_id = self._nodes.snapshot_of(nodeid)
         if snapshot_id is not None:
             return snapshot_id
-        if nodeid >> VIEW_SHIFT == 0 or nodeid == SNAPSHOTS_NODEID:
-            return nodeid >> VIEW_SHIFT
+        if self._place.get(nodeid) is not None:
+            return "the working tree"
+        if nodeid == self._nodes.snapshots_nodeid:
+            return nodeid
         shown: ShownView = self._nodes.locate(nodeid)[0]
         return shown.snapshot_id
 
@@ -333,7 +363,8 @@ _HOST: Final = socket.gethostname()
 
 
 @functools.lru_cache
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return who a user is, by name where the system knows one."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

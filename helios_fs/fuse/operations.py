@@ -7,13 +7,14 @@ O1. A handler waits only where it must (a cold object, a sync, write-back before
 O2 and O3 stand in `requests.py`.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
 from typing import Final
 
 import pyfuse3
-from pyfuse3 import EntryAttributes, FileInfo, RequestContext
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from helios_fs.errors import (
     ColdObject,
@@ -24,9 +25,8 @@ from helios_fs.errors import (
     NotPermitted,
 )
 from helios_fs.fuse import attributes
+from helios_fs.fuse.branches_dir import BranchesDir
 from helios_fs.fuse.file_requests import FileRequests
-from helios_fs.fuse.nodes import VIEW_SHIFT
-from helios_fs.objects.ids import ROOT_INO
 from helios_fs.worktree.index import overlay_names
 from helios_fs.worktree.inode import MAX_NAME_BYTES, Inode
 
@@ -44,8 +44,11 @@ class Operations(FileRequests):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext | None = None) -> EntryAttributes:
         """Say what a name means; a name that is not there is remembered by the kernel too."""
         try:
-            parent = self._inodes.get(parent_inode)
-            if parent is None or (parent_inode == ROOT_INO and name in self._hidden):
+            parent = self._get(parent_inode)
+            if parent is None or (parent_inode == self._root_nodeid and name in self._hidden):
+                branches = self._history.branches_at(parent_inode)
+                if branches is not None:
+                    return await branches.lookup(name)
                 return self._history.lookup(parent_inode, name)
             inode = self._index.find(parent, name)
             if inode is None:
@@ -53,28 +56,30 @@ class Operations(FileRequests):
                     raise NameTooLong("a name may have 255 bytes")
                 return attributes.absent()
             inode.holds += 1
-            return attributes.live(inode)
+            return self._show(inode)
         except Exception as error:
             return await self._again(error, self.lookup, parent_inode, name, ctx)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Give back what lookups took."""
-        inodes = self._inodes
+        get, root = self._get, self._index.root
         for nodeid, count in inode_list:
-            inode = inodes.get(nodeid)
+            inode = get(nodeid)
+            if inode is root:
+                continue
             if inode is not None:
                 if inode.holds > count:
                     inode.holds -= count
                 else:
                     self._index.release(inode, count)
-            elif nodeid >> VIEW_SHIFT:
+            else:
                 self._history.release(nodeid, count)
 
     async def getattr(self, inode: int, ctx: RequestContext | None = None) -> EntryAttributes:
         """Return attributes."""
-        found = self._inodes.get(inode)
+        found = self._get(inode)
         if found is not None:
-            return attributes.live(found)
+            return self._show(found)
         try:
             return self._history.getattr(inode)
         except Exception as error:
@@ -82,7 +87,7 @@ class Operations(FileRequests):
 
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Return a symlink's target."""
-        found = self._inodes.get(inode)
+        found = self._get(inode)
         if found is not None:
             return found.base
         try:
@@ -94,7 +99,7 @@ class Operations(FileRequests):
 
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Open a directory; the handle is its nodeid, and a listing begins at cookie 0."""
-        found = self._inodes.get(inode)
+        found = self._get(inode)
         if found is not None:
             found.holds += 1
             return inode
@@ -106,7 +111,7 @@ class Operations(FileRequests):
 
     async def releasedir(self, fh: int) -> None:
         """Close a directory."""
-        found = self._inodes.get(fh)
+        found = self._get(fh)
         if found is not None:
             self._overlays.pop(fh, None)
             self._index.release(found, 1)
@@ -117,7 +122,7 @@ class Operations(FileRequests):
         """List a directory from a cookie on, with attributes; each entry sent counts as a lookup."""
         sent = False
         try:
-            directory = self._inodes.get(fh)
+            directory = self._get(fh)
             if directory is None:
                 self._history.readdir(fh, start_id, token)
                 return
@@ -128,12 +133,12 @@ class Operations(FileRequests):
             overlay = self._overlays.get(fh)
             if overlay is None or after == _DOT_DOT:
                 overlay = self._overlays[fh] = overlay_names(directory)
-            shown = self._history.listed_names if fh == ROOT_INO else ()
+            shown = self._history.listed_names if fh == self._root_nodeid else ()
             for cookie, name in self._index.listing(directory, after, overlay):
                 inode = self._index.find(directory, name)
-                if inode is None or (fh == ROOT_INO and name in self._hidden):
+                if inode is None or (fh == self._root_nodeid and name in self._hidden):
                     continue
-                if not pyfuse3.readdir_reply(token, name, attributes.live(inode), cookie):
+                if not pyfuse3.readdir_reply(token, name, self._show(inode), cookie):
                     self._index.forget_if_idle(inode)
                     return
                 inode.holds += 1
@@ -145,24 +150,23 @@ class Operations(FileRequests):
         except Exception as error:
             await self._again(error, self.readdir, fh, start_id, token)
 
-    @staticmethod
-    def _send_dots(directory: Inode, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
-        if start_id < _DOT and not pyfuse3.readdir_reply(token, b".", attributes.live(directory), _DOT):
+    def _send_dots(self, directory: Inode, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        if start_id < _DOT and not pyfuse3.readdir_reply(token, b".", self._show(directory), _DOT):
             return False
         above = directory.parent if directory.parent is not None else directory
-        return pyfuse3.readdir_reply(token, b"..", attributes.live(above), _DOT_DOT)
+        return pyfuse3.readdir_reply(token, b"..", self._show(above), _DOT_DOT)
 
     # -- Names -------------------------------------------------------------------------------------------------------
 
     def _parent(self, nodeid: int, name: bytes) -> Inode:
         parent = self._live(nodeid)
-        if nodeid == ROOT_INO and name in self._hidden:
+        if nodeid == self._root_nodeid and name in self._hidden:
             raise NotPermitted("this name is the filesystem's own")
         return parent
 
     def _held(self, inode: Inode) -> EntryAttributes:
         inode.holds += 1
-        return attributes.live(inode)
+        return self._show(inode)
 
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
@@ -194,14 +198,24 @@ class Operations(FileRequests):
             return await self._again(error, self.mknod, parent_inode, name, mode, rdev, ctx)
 
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
-        """Make a directory, or a snapshot in `.snapshots`."""
+        """Make a directory, a snapshot in `.snapshots`, a branch in `.branches`."""
         try:
             if self._history.is_control(parent_inode):
                 return await self._history.mkdir(parent_inode, name, ctx)
+            branches = self._history.branches_at(parent_inode)
+            if branches is not None:
+                return await self._make_branch(branches, name, ctx)
             parent = self._parent(parent_inode, name)
             return self._held(self._worktree.create(parent, name, mode, ctx.uid, ctx.gid))
         except Exception as error:
             return await self._again(error, self.mkdir, parent_inode, name, mode, ctx)
+
+    async def _make_branch(self, branches: BranchesDir, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        if self._read_only:
+            raise FUSEError(errno.EROFS)
+        if self._durability.has_mappable:
+            await self._durability.write_back()
+        return branches.make(name, ctx.uid)
 
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """Make a symlink."""
@@ -215,7 +229,7 @@ class Operations(FileRequests):
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Give a file one more name."""
         try:
-            if bool(inode >> VIEW_SHIFT) != bool(new_parent_inode >> VIEW_SHIFT):
+            if (self._get(inode) is None) != (self._get(new_parent_inode) is None):
                 raise CrossesView("a file in a snapshot cannot be linked into the working tree")
             parent = self._parent(new_parent_inode, new_name)
             found = self._live(inode)
@@ -233,10 +247,14 @@ class Operations(FileRequests):
             await self._again(error, self.unlink, parent_inode, name, ctx)
 
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        """Remove an empty directory, or delete a snapshot in `.snapshots`."""
+        """Remove an empty directory, or delete a snapshot in `.snapshots`, a branch in `.branches`."""
         try:
             if self._history.is_control(parent_inode):
                 self._history.rmdir(parent_inode, name)
+                return
+            branches = self._history.branches_at(parent_inode)
+            if branches is not None:
+                await branches.remove(name)
                 return
             self._worktree.rmdir(self._parent(parent_inode, name), name)
         except Exception as error:
@@ -255,7 +273,11 @@ class Operations(FileRequests):
         try:
             if flags not in (0, _RENAME_NOREPLACE, _RENAME_EXCHANGE):
                 raise InvalidArgument("unknown rename flag")
-            if parent_inode_old >> VIEW_SHIFT or parent_inode_new >> VIEW_SHIFT:
+            if self._get(parent_inode_old) is None or self._get(parent_inode_new) is None:
+                branches = self._history.branches_at(parent_inode_old)
+                if branches is not None and parent_inode_new == parent_inode_old and flags != _RENAME_EXCHANGE:
+                    await branches.rename(name_old, name_new)
+                    return
                 self._history.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
                 return
             self._worktree.rename(

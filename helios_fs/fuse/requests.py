@@ -17,6 +17,7 @@ from helios_fs.errors import ColdObject, HeliosError
 from helios_fs.fuse.durability import Durability
 from helios_fs.fuse.errnos import ERRNO
 from helios_fs.fuse.history_dir import HistoryDir
+from helios_fs.fuse.place import Place
 from helios_fs.store.store import Store
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.worktree import Worktree
@@ -33,12 +34,22 @@ class Requests(pyfuse3.Operations):
     enable_acl = False
 
     def __init__(
-        self, worktree: Worktree, store: Store, history: HistoryDir, durability: Durability, read_only: bool
+        self,
+        worktree: Worktree,
+        store: Store,
+        history: HistoryDir,
+        durability: Durability,
+        read_only: bool,
+        place: Place | None = None,
     ) -> None:
+        """`place` is where the branch's tree is in the mount; without it, the tree is the mount's root."""
         super().__init__()
         self._worktree = worktree
         self._index = worktree.index
-        self._inodes = worktree.inodes
+        self._place = place if place is not None else Place(worktree.index)
+        self._root_nodeid = self._place.root_nodeid
+        self._get = self._place.get
+        self._show = self._place.show
         self._store = store
         self._history = history
         self._durability = durability
@@ -79,7 +90,7 @@ class Requests(pyfuse3.Operations):
 
     def _live(self, nodeid: int) -> Inode:
         """Return an inode of the working tree that is to be changed. Raises what changing anything else deserves."""
-        inode = self._inodes.get(nodeid)
+        inode = self._get(nodeid)
         if inode is None:
             self._history.refuse_change(nodeid)
         elif self._read_only:

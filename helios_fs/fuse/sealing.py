@@ -1,18 +1,18 @@
-"""Sealing as the mount sees it: when to ask for it, and how its results come into memory between requests.
+"""Sealing of one branch as the mount sees it: when to ask for it, and how its results come into memory meanwhile.
 
 Knows the sealer as a process at the other end of two pipes; whatever happens to that process, the mount goes on.
 
 T1. No request waits for a seal, but for callers of `seal_now` and for writers once the journal is over its bound.
 T2. A sealer that dies is started again; what it had not published it does again from the journal.
 T3. Journal segments go only after the results of the seal that passed them are all in memory.
-T4. What this mount reads of the store is pinned there for all other processes: the tree it stands on, also while a
+T4. Segments go only while no branch waits for a journal of its own: that will share them.
+T5. What this mount reads of the store is pinned there for all other processes: the tree it stands on, also while a
     newer one is published and not yet taken in, the snapshots that are looked at, files that are open without a name.
 """
 
 import logging
-import subprocess
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -20,6 +20,7 @@ import trio
 
 from helios_fs.errors import Busy, HeliosError, StoreFault, StoreFull
 from helios_fs.fuse.nodes import Nodes
+from helios_fs.fuse.sealer_pipe import SealerPipe
 from helios_fs.objects.entry import Tree
 from helios_fs.sealer import messages
 from helios_fs.store.gc import TIGHT
@@ -45,36 +46,47 @@ _PATIENCE_SECONDS: Final = 60.0
 
 
 class Sealing:
-    """One mount's sealer."""
+    """One branch's way to the sealer."""
 
     def __init__(
-        self, worktree: Worktree, store: Store, nodes: Nodes, fence: int, set_bound: Callable[[int], None]
+        self,
+        worktree: Worktree,
+        store: Store,
+        nodes: Nodes,
+        sealer: SealerPipe,
+        fence: int,
+        set_bound: Callable[[int], None],
+        finish_forks: Callable[[], Awaitable[None]],
+        pins: Callable[[], list[bytes]],
     ) -> None:
-        """`set_bound(position)` is told behind which journal position writers are to be slowed down."""
+        """`set_bound(position)` is told behind which journal position writers are to be slowed down.
+
+        `finish_forks()` gives the branches that were made from this one journals of their own; `pins()` are the objects
+        that the whole mount needs.
+        """
         self._worktree = worktree
         self._store = store
         self._nodes = nodes
+        self._sealer = sealer
         self._fence = fence
         self._set_bound = set_bound
-        self._process: trio.Process | None = None
-        self._received = bytearray()
+        self._finish_forks = finish_forks
+        self._all_pins = pins
         self._wanted = trio.Event()
         self._progressed = trio.Event()
         self._waiters = 0
         self._refused: HeliosError | None = None
         self._deleted = 0
         self._journaled_at_collect = worktree.journal.end
-        head = store.refs.head(worktree.branch)
+        head = store.head(worktree.branch)
         self.head = head
         self.seals = 0
         self.restarts = 0
         self._seen_end = worktree.journal.end
-        self._changed_at = self._oldest_at = trio.current_time()
+        self._changed_at = self._oldest_at = time.monotonic()
         set_bound(head.lsn + BOUND_BYTES)
-        self._talking = trio.Lock()
-        """Held by whoever says something to the sealer, until the answer is heard."""
         self._collectors = 0
-        self._released_at = trio.current_time()
+        self._released_at = time.monotonic()
         self._pin()
 
     # -- Asking ------------------------------------------------------------------------------------------------------
@@ -119,16 +131,16 @@ class Sealing:
                 await self._wanted.wait()
             asked = self._wanted.is_set()
             self._wanted = trio.Event()
-            if trio.current_time() - self._changed_at > _SPARE_SECONDS:
+            if time.monotonic() - self._changed_at > _SPARE_SECONDS:
                 self._worktree.journal.drop_spares()
-            if trio.current_time() - self._released_at > _RELEASE_SECONDS:
-                self._released_at = trio.current_time()
+            if time.monotonic() - self._released_at > _RELEASE_SECONDS:
+                self._released_at = time.monotonic()
                 self._store.objects.release_dropped()
             if not self.backlog_bytes or not (asked or self._worth_it()):
                 continue
             try:
-                async with self._talking:
-                    await self._seal_once()
+                async with self._sealer.turn:
+                    await self._with_the_sealer()
                 if self._collection_is_due():
                     await self._collect_now_and_then()
             except HeliosError as error:
@@ -140,13 +152,22 @@ class Sealing:
                 await trio.sleep(_RETRY_SECONDS if not self._waiters else _LOOK_SECONDS)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, msgspec.MsgspecError) as error:
                 _log.warning("the sealer ended: %s; starting another", error)
-                await self._stop()
+                await self._sealer.stop()
                 self.restarts += 1
                 await trio.sleep(_LOOK_SECONDS)
                 self._wanted.set()
 
+    async def _with_the_sealer(self) -> None:
+        try:
+            await self._seal_once()
+        except HeliosError:
+            if self._sealer.is_talking:
+                # What it has still to say would be taken for the answer to the next request.
+                await self._sealer.stop()
+            raise
+
     def _worth_it(self) -> bool:
-        now = trio.current_time()
+        now = time.monotonic()
         end = self._worktree.journal.end
         if end != self._seen_end:
             self._seen_end = end
@@ -160,11 +181,14 @@ class Sealing:
 
     async def _seal_once(self) -> None:
         worktree = self._worktree
+        # Nothing waits between its end and the choice of the position: a branch that is made from now on begins there.
+        await self._finish_forks()
         if worktree.changed_in_epoch:
             worktree.freeze()
         self._pin()
-        await self._say(messages.SealUpTo(worktree.journal.end))
-        begun = await self._hear()
+        target = worktree.journal.end
+        await self._sealer.say(messages.SealUpTo(worktree.branch, self._fence, target))
+        begun = await self._sealer.hear()
         if not isinstance(begun, messages.Begun):
             raise StoreFault(f"the sealer answered out of turn: {type(begun).__name__}")
         tree = await self._tree(begun.head.tree)
@@ -181,18 +205,19 @@ class Sealing:
             else:
                 shown.view.rebased(its_tree, await self._tree(its_tree))
         rebase = Rebase(index, begun.head.epoch - 1, begun.head.lsn)
-        while isinstance(batch := await self._hear(), messages.Batch):
+        while isinstance(batch := await self._sealer.hear(), messages.Batch):
             rebase.take(batch.sealed)
         for _ in rebase.finish():
             await trio.lowlevel.checkpoint()
         for shown in self._nodes.shown():
             shown.view.rebased()
+        await self._finish_forks()
         worktree.journal.drop_below(begun.head.lsn, keep_open=any(i.regions for i in index.orphans.values()))
         self.head = begun.head
         self._pin()
         self.seals += 1
         self._deleted += begun.deleted
-        self._oldest_at = trio.current_time()
+        self._oldest_at = time.monotonic()
         self._set_bound(begun.head.lsn + BOUND_BYTES)
         self._report_progress()
 
@@ -207,17 +232,21 @@ class Sealing:
             return False
         return self._deleted > 0 or self._worktree.journal.end - self._journaled_at_collect > _COLLECT_AFTER_BYTES
 
-    def _pin(self) -> None:
-        """Publish what this mount needs although no ref may lead to it."""
+    def pins(self) -> list[bytes]:
+        """Return the trees and blobs that this branch shows or has open, whatever refs say."""
         pins = [self.head.tree]
         pins.extend(shown.view.tree_id for shown in self._nodes.shown() if shown.view.tree_id)
         pins.extend(orphan.base for orphan in self._worktree.index.orphans.values() if orphan.is_file and orphan.base)
-        self._store.pins.keep(self._worktree.branch, pins)
+        return pins
+
+    def _pin(self) -> None:
+        """Publish what this mount needs although no ref may lead to it."""
+        self._store.pins.keep(self._worktree.branch, self.pins())
 
     async def _collect_now_and_then(self) -> None:
         """Collect what is easily had; where others are at work, after a later seal."""
         try:
-            done = await self._collect(messages.Collect([]))
+            done = await self._collect(messages.Collect(self._all_pins()))
         except (Busy, StoreFault) as error:
             _log.info("nothing was collected: %s", error)
         else:
@@ -241,23 +270,23 @@ class Sealing:
         except HeliosError as error:
             # On a full disk sealing may need what collecting gives.
             _log.warning("collecting without a seal before: %s", error)
-        deadline = trio.current_time() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
-                return await self._collect(messages.Collect([], TIGHT, 0.0))
+                return await self._collect(messages.Collect(self._all_pins(), TIGHT, 0.0))
             except Busy:
-                if trio.current_time() > deadline:
+                if time.monotonic() > deadline:
                     raise
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                await self._stop()
+                await self._sealer.stop()
                 raise StoreFault("the process that collects ended; see the log of the mount") from error
             await trio.sleep(_LOOK_SECONDS)
 
     async def _collect(self, request: messages.Collect) -> messages.Collected:
-        async with self._talking:
+        async with self._sealer.turn:
             self._pin()
-            await self._say(request)
-            done = await self._hear()
+            await self._sealer.say(request)
+            done = await self._sealer.hear()
         if not isinstance(done, messages.Collected):
             raise StoreFault(f"the sealer answered out of turn: {type(done).__name__}")
         self._store.objects.release_dropped()
@@ -268,58 +297,5 @@ class Sealing:
     async def release(self) -> None:
         """Let go of packs that another process has dropped, here and in the sealer, which is started anew."""
         self._store.objects.release_dropped()
-        async with self._talking:
-            await self._stop()
-
-    # -- The process -------------------------------------------------------------------------------------------------
-
-    async def _say(self, message: messages.Request) -> None:
-        if self._process is None:
-            self._received.clear()
-            self._process = await trio.lowlevel.open_process(
-                [
-                    sys.executable,
-                    "-m",
-                    "helios_fs.sealer.process",
-                    self._store.path,
-                    self._worktree.branch,
-                    str(self._fence),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(messages.frame(message))
-
-    async def _hear(self) -> messages.Reply:
-        (length,) = messages.LENGTH.unpack(await self._take(messages.LENGTH.size))
-        reply: messages.Reply = messages.decode_reply(await self._take(length))
-        if isinstance(reply, messages.Refused):
-            if reply.error == "StoreFull":
-                raise StoreFull(reply.message)
-            if reply.error == "Busy":
-                raise Busy(reply.message)
-            raise StoreFault(f"{reply.error}: {reply.message}")
-        return reply
-
-    async def _take(self, count: int) -> bytes:
-        assert self._process is not None and self._process.stdout is not None
-        while len(self._received) < count:
-            more = await self._process.stdout.receive_some(1 << 16)
-            if not more:
-                raise trio.BrokenResourceError("its pipe was closed")
-            self._received += more
-        taken = bytes(self._received[:count])
-        del self._received[:count]
-        return taken
-
-    async def _stop(self) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
-
-    async def close(self) -> None:
-        """End the sealer and wait until it is gone. Whatever it had not published stays in the journal."""
-        await self._stop()
+        async with self._sealer.turn:
+            await self._sealer.stop()

@@ -10,6 +10,8 @@ J3. A sync that failed is final: the kernel may have dropped the pages, so the j
 J4. A record that leads to free space is appended on a full disk too, out of the reserve.
 J5. A segment goes only when all of it lies below the sealed position: it becomes a spare, to be used again, or is
     unlinked. Where somebody may still read it, it is unlinked and its descriptor stays open.
+J6. A fork shares its beginning with the journal that it was made from: the same files under a second name, in its own
+    directory. Such a file is never used again, and what lies behind the fork in it is not read.
 """
 
 import os
@@ -29,7 +31,7 @@ from helios_fs.journal.frame import (
     head_is_whole,
     parse_header,
 )
-from helios_fs.journal.reserve import Reserve
+from helios_fs.journal.reserve import RESERVE_BYTES, Reserve
 from helios_fs.journal.segment import SPARE_SUFFIX, SUFFIX, Segment
 from helios_fs.store import files
 
@@ -59,7 +61,7 @@ class Frame(NamedTuple):
 class Journal:
     """The segments of one branch, the last of them open for appending."""
 
-    def __init__(self, directory: str, segments: list[Segment]) -> None:
+    def __init__(self, directory: str, segments: list[Segment], reserve_bytes: int = RESERVE_BYTES) -> None:
         self._directory = directory
         self._segments = segments
         self._starts = [segment.start for segment in segments]
@@ -67,9 +69,10 @@ class Journal:
         self._syncing = False
         self._window: tuple[int, bytes] = (0, b"")
         self._last_read = 0
-        self._unsynced: list[Segment] = segments[-1:]
+        # What a former owner wrote, and did not live to sync, counts too.
+        self._unsynced: list[Segment] = list(segments)
         self._names_unsynced = True
-        self._reserve = Reserve(directory)
+        self._reserve = Reserve(directory, reserve_bytes)
         self._is_tight = False
         """Whether the disk was full since the reserve was last whole."""
         self.broken: HeliosError | None = None
@@ -77,15 +80,15 @@ class Journal:
         self.synced = segments[0].start
 
     @classmethod
-    def create(cls, directory: str, start: int) -> "Journal":
+    def create(cls, directory: str, start: int, reserve_bytes: int = RESERVE_BYTES) -> "Journal":
         """Make a journal whose first frame will stand at `start`. Durable after the first `sync`."""
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        journal = cls(directory, [Segment.create(directory, start)])
+        journal = cls(directory, [Segment.create(directory, start)], reserve_bytes)
         journal._reserve.take()
         return journal
 
     @classmethod
-    def open(cls, directory: str, start: int, writable: bool = True) -> "Journal":
+    def open(cls, directory: str, start: int, writable: bool = True, reserve_bytes: int = RESERVE_BYTES) -> "Journal":
         """Open the journal that holds everything from `start` on.
 
         The owner (`writable`) drops segments that end before `start`, and a journal without segments begins at
@@ -126,10 +129,17 @@ class Journal:
         if not segments:
             if not writable:
                 raise CorruptObject(f"{directory}: the journal has no segments")
-            return cls.create(directory, start)
-        journal = cls(directory, segments)
+            return cls.create(directory, start, reserve_bytes)
+        journal = cls(directory, segments, reserve_bytes)
         if writable:
             journal._reserve.take()
+        return journal
+
+    @classmethod
+    def refusing(cls, error: HeliosError) -> "Journal":
+        """Return a journal that holds and takes nothing: every append and sync raises ReadOnly, naming `error`."""
+        journal = cls("", [Segment("", files.open_file(os.devnull, os.O_RDONLY), 0, 0, 0)], 0)
+        journal.broken = error
         return journal
 
     # -- Writing -----------------------------------------------------------------------------------------------------
@@ -367,8 +377,9 @@ class Journal:
             self._starts.pop(0)
             if gone in self._unsynced:
                 self._unsynced.remove(gone)
+            is_ours = gone.is_ours
             gone.close()
-            if not self._is_tight and len(self._spares) < MAX_SPARES and os.path.exists(gone.path):
+            if is_ours and not self._is_tight and len(self._spares) < MAX_SPARES:
                 spare = gone.path.removesuffix(SUFFIX) + SPARE_SUFFIX
                 files.replace(gone.path, spare)
                 self._spares.append(spare)
@@ -377,6 +388,24 @@ class Journal:
         if self._is_tight:
             self._reserve.take()
             self._is_tight = not self._reserve.is_whole
+
+    def fork(self, directory: str, start: int, position: int) -> None:
+        """Begin another journal, in `directory`: all that this one has from `start` to `position`, then its own.
+
+        Durable on return, where this journal was synced up to `position` before. Repeating one that failed is fine. May
+        run in a thread while this journal grows, but not while it drops segments. Raises StoreFull, StoreFault.
+        """
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        segments = list(self._segments)
+        for segment, following in zip(segments, [*segments[1:], None], strict=True):
+            if segment.start < position and (following is None or following.start > start):
+                files.link(segment.path, os.path.join(directory, os.path.basename(segment.path)))
+        own = Segment.create(directory, position)
+        try:
+            files.sync_data(own.fd)
+        finally:
+            own.close()
+        files.sync_directory(directory)
 
     def drop_spares(self) -> None:
         """Give the space of the spares back: nobody has needed one for a while, or somebody else needs it."""

@@ -24,15 +24,17 @@ _PLENTY: Final = 16
 class Reserve:
     """The reserve of one journal, which the caller owns."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, size: int = RESERVE_BYTES) -> None:
+        """`size` is in bytes."""
         self._directory = directory
+        self._size = size
         self._path = os.path.join(directory, FILE_NAME)
         self._left = 0
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing of it is spent."""
-        return self._left == RESERVE_BYTES
+        return self._left == self._size
 
     def take(self) -> None:
         """Take what is missing of it, where the disk has plenty of room."""
@@ -41,9 +43,9 @@ class Reserve:
             fd = files.open_file(self._path, os.O_RDWR | os.O_CREAT)
             try:
                 self._left = os.fstat(fd).st_size
-                if self._left != RESERVE_BYTES and room.f_bavail * room.f_frsize >= _PLENTY * RESERVE_BYTES:
-                    files.allocate(fd, 0, RESERVE_BYTES)
-                    self._left = RESERVE_BYTES
+                if self._left != self._size and room.f_bavail * room.f_frsize >= _PLENTY * self._size:
+                    files.allocate(fd, 0, self._size)
+                    self._left = self._size
             finally:
                 os.close(fd)
         except (HeliosError, OSError):

@@ -107,6 +107,11 @@ class Segment:
         files.cut(self.fd, self.offset(position))
         self.end = position
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether its file has one name, the one in its journal: nobody else will read it once it is dropped."""
+        return os.fstat(self.fd).st_nlink == 1
+
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)

@@ -28,10 +28,11 @@ SETXATTR: Final = 8
 REMOVEXATTR: Final = 9
 FREEZE: Final = 10
 SNAPSHOT: Final = 11
-SNAPSHOT_RENAME: Final = 12
+SNAPSHOT_CHANGED: Final = 12
 SNAPSHOT_DELETE: Final = 13
 GRAFT: Final = 14
 ASSUME: Final = 15
+FORK: Final = 16
 
 ORPHAN: Final = 1
 """Frame flag: the inode had no name when this happened."""
@@ -161,17 +162,17 @@ def unpack_freeze(payload: bytes) -> int:
     return int(_unpack(_FREEZE, payload, "FREEZE")[0])
 
 
-def pack_snapshot_rename(snapshot_id: str, name: bytes) -> bytes:
-    """Return the payload that gives a snapshot another name; an empty one takes its name away."""
-    return msgspec.msgpack.encode((snapshot_id, name))
+def pack_snapshot_changed(snapshot_id: str, name: bytes, message: str, protected: bool) -> bytes:
+    """Return the payload that says anew what people say of a snapshot; an empty name takes its name away."""
+    return msgspec.msgpack.encode((snapshot_id, name, message, protected))
 
 
-def unpack_snapshot_rename(payload: bytes) -> tuple[str, bytes]:
-    """Return snapshot id, name."""
+def unpack_snapshot_changed(payload: bytes) -> tuple[str, bytes, str, bool]:
+    """Return snapshot id, name, message, whether it is protected from deletion."""
     try:
-        return msgspec.msgpack.decode(payload, type=tuple[str, bytes])
+        return msgspec.msgpack.decode(payload, type=tuple[str, bytes, str, bool])
     except (msgspec.MsgspecError, ValueError) as error:
-        raise CorruptObject(f"a SNAPSHOT_RENAME record cannot be decoded: {error}") from error
+        raise CorruptObject(f"a SNAPSHOT_CHANGED record cannot be decoded: {error}") from error
 
 
 def pack_graft(parent: int, name: bytes, entry: Entry) -> bytes:

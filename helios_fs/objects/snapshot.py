@@ -28,6 +28,21 @@ class Snapshot(msgspec.Struct, array_like=True, frozen=True):
     message: str = ""
     user: str = ""
     host: str = ""
+    command: str = ""
+    """What made it: a command line, `mkdir`, or the rule by which the mount did."""
+    protected: bool = False
+    """Nobody deletes it until this is taken back."""
+
+
+class Fork(msgspec.Struct, array_like=True, frozen=True):
+    """A branch was made: what the record in its parent's journal says."""
+
+    name: str
+    """Its own part of the name."""
+    parent: str
+    """Id of the branch that it was made from."""
+    snapshot: Snapshot
+    """The state in which it begins; the snapshot is the new branch's own, and names its id."""
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):
@@ -52,11 +67,14 @@ class SnapshotSealed(msgspec.Struct, array_like=True, frozen=True, tag="snapshot
     snapshot: Snapshot
 
 
-class SnapshotRenamed(msgspec.Struct, array_like=True, frozen=True, tag="rename"):
-    """A snapshot got another name, or none."""
+class SnapshotChanged(msgspec.Struct, array_like=True, frozen=True, tag="change"):
+    """What people say of a snapshot is this from now on."""
 
     id: str
     name: bytes
+    """Empty: it has none."""
+    message: str
+    protected: bool
 
 
 class SnapshotDeleted(msgspec.Struct, array_like=True, frozen=True, tag="delete"):
@@ -71,11 +89,12 @@ class BranchGone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
     branch: str
 
 
-RefEvent = HeadMoved | SnapshotSealed | SnapshotRenamed | SnapshotDeleted | BranchGone
+RefEvent = HeadMoved | SnapshotSealed | SnapshotChanged | SnapshotDeleted | BranchGone
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_events = msgspec.msgpack.Decoder(list[RefEvent]).decode
 _decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+_decode_fork = msgspec.msgpack.Decoder(Fork).decode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 
 
@@ -92,6 +111,11 @@ def decode_events(data: bytes) -> list[RefEvent]:
         raise CorruptObject(f"a ref log record cannot be decoded: {error}") from error
 
 
+def changed(snapshot: Snapshot, change: SnapshotChanged) -> Snapshot:
+    """Return a snapshot as it is after a change; its state, time and author never change."""
+    return msgspec.structs.replace(snapshot, name=change.name, message=change.message, protected=change.protected)
+
+
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """Return the bytes of a snapshot."""
     return _encode(snapshot)
@@ -103,6 +127,19 @@ def decode_snapshot(data: bytes) -> Snapshot:
         return _decode_snapshot(data)
     except (msgspec.MsgspecError, ValueError) as error:
         raise CorruptObject(f"a snapshot cannot be decoded: {error}") from error
+
+
+def encode_fork(fork: Fork) -> bytes:
+    """Return the bytes of a fork."""
+    return _encode(fork)
+
+
+def decode_fork(data: bytes) -> Fork:
+    """Return a fork. Raises CorruptObject."""
+    try:
+        return _decode_fork(data)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CorruptObject(f"a fork cannot be decoded: {error}") from error
 
 
 def encode_head(head: Head) -> bytes:

@@ -11,8 +11,11 @@ LENGTH: Final = struct.Struct("<I")
 
 
 class SealUpTo(msgspec.Struct, array_like=True, tag="seal"):
-    """Seal everything before this journal position, which stands right behind a record that closes an epoch."""
+    """Seal everything of a branch before this journal position, right behind a record that closes an epoch."""
 
+    branch: str
+    fence: int
+    """The epoch under which the daemon owns the branch."""
     lsn: int
 
 

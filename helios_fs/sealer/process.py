@@ -1,10 +1,10 @@
-"""The sealer: a process of its own that turns journal into store, and ends with its daemon.
+"""The sealer: a process of its own that turns journals into store, and ends with its daemon.
 
 It reads the journal and the store, writes packs and refs, and knows nothing of the daemon's memory. `seal_offline` is
 the same work for a branch that no daemon owns.
 
 Z1. What it publishes is the state at a journal position that closes an epoch, whole or not at all.
-Z2. It publishes under the fencing epoch it was started with; once another owner has the branch it is refused.
+Z2. It publishes under the fencing epoch it was asked with; once another owner has the branch it is refused.
 Z3. It never changes the journal: the daemon drops what is sealed, when it has been told so.
 """
 
@@ -26,9 +26,10 @@ from helios_fs.objects.snapshot import (
     Head,
     HeadMoved,
     RefEvent,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
+    decode_fork,
     decode_snapshot,
 )
 from helios_fs.sealer import messages
@@ -41,6 +42,7 @@ from helios_fs.worktree.recovery import journal_directory
 from helios_fs.worktree.replay import CLOSES_EPOCH
 
 _BATCH: Final = 256
+_NEEDS_A_TREE: Final = frozenset({record.SNAPSHOT, record.FORK})
 _DELETES: Final = frozenset({record.UNLINK, record.SNAPSHOT_DELETE})
 _NICENESS: Final = 5
 
@@ -60,7 +62,7 @@ def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int
 
     Raises Fenced, StoreFull, StoreFault, CorruptObject with nothing published.
     """
-    head = store.refs.head(branch)
+    head = store.head(branch)
     tree: Tree = store.objects.tree(head.tree)
     tree_id: bytes = head.tree
     epoch = head.epoch
@@ -73,7 +75,7 @@ def seal(store: Store, writer: Writer, journal: Journal, branch: str, fence: int
         for ino in result.gone:
             outcome.sealed.pop(ino, None)
         outcome.sealed.update({sealed[0]: sealed for sealed in result.sealed})
-        events.extend(_snapshot_events(frames, tree_id, outcome))
+        events.extend(_snapshot_events(store, branch, frames, tree_id, outcome))
         epoch += sum(frame.kind in CLOSES_EPOCH for frame in frames)
         head = Head(branch, tree_id, closing.next_position, epoch)
     outcome.head = head
@@ -92,7 +94,7 @@ def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
     closed = 0
     for frame in frames:
         group.append(frame)
-        if frame.kind == record.SNAPSHOT:
+        if frame.kind in _NEEDS_A_TREE:
             yield group
             group, closed = [], 0
         elif frame.kind in CLOSES_EPOCH:
@@ -101,17 +103,35 @@ def _epochs(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
         yield group[:closed]
 
 
-def _snapshot_events(frames: list[Frame], tree_id: bytes, outcome: Outcome) -> Iterator[RefEvent]:
+def _snapshot_events(
+    store: Store, branch: str, frames: list[Frame], tree_id: bytes, outcome: Outcome
+) -> Iterator[RefEvent]:
+    """Yield what these records mean for refs.
+
+    A snapshot that the parent took before the fork is the parent's; it is published here where the parent has not come
+    to it: the tree is the same.
+    """
+    lineage = store.branches.lineage(branch)
     for frame in frames:
-        if frame.kind == record.SNAPSHOT:
-            snapshot = msgspec.structs.replace(decode_snapshot(frame.payload), tree=tree_id)
+        if frame.kind in _NEEDS_A_TREE:
+            is_fork = frame.kind == record.FORK
+            taken = decode_fork(frame.payload).snapshot if is_fork else decode_snapshot(frame.payload)
+            snapshot = msgspec.structs.replace(taken, tree=tree_id)
             outcome.snapshots.append((snapshot.id, tree_id))
-            yield SnapshotSealed(snapshot)
-        elif frame.kind == record.SNAPSHOT_RENAME:
-            yield SnapshotRenamed(*record.unpack_snapshot_rename(frame.payload))
+            is_ours = snapshot.branch == branch or (is_fork and _made_here(store, branch, snapshot.branch))
+            is_inherited = snapshot.branch in lineage and not is_ours
+            if is_ours or (is_inherited and store.head(snapshot.branch).lsn <= frame.position):
+                yield SnapshotSealed(snapshot)
+        elif frame.kind == record.SNAPSHOT_CHANGED:
+            yield SnapshotChanged(*record.unpack_snapshot_changed(frame.payload))
         elif frame.kind == record.SNAPSHOT_DELETE:
             outcome.deleted += 1
             yield SnapshotDeleted(frame.payload.decode("ascii"))
+
+
+def _made_here(store: Store, branch: str, child: str) -> bool:
+    info = store.branches.find(child)
+    return info is not None and info.parent == branch
 
 
 def seal_offline(store_path: str, branch: str) -> None:
@@ -123,7 +143,7 @@ def seal_offline(store_path: str, branch: str) -> None:
     try:
         lock = store.lock_branch(branch)
         try:
-            head = store.refs.head(branch)
+            head = store.head(branch)
             journal = Journal.open(journal_directory(store, branch), head.lsn)
             try:
                 close_last_epoch(journal, head)
@@ -163,9 +183,7 @@ def _receive(pipe: BinaryIO, requests: "SimpleQueue[messages.Request]") -> None:
         os._exit(0)
 
 
-def _serve(
-    store: Store, branch: str, fence: int, requests: "SimpleQueue[messages.Request]", replies: BinaryIO
-) -> NoReturn:
+def _serve(store: Store, requests: "SimpleQueue[messages.Request]", replies: BinaryIO) -> NoReturn:
     writer = store.writer()
 
     def say(message: messages.Reply) -> None:
@@ -181,7 +199,7 @@ def _serve(
                 )
                 say(messages.Collected(*done))
                 continue
-            outcome = _seal_up_to(store, writer, branch, fence, request.lsn)
+            outcome = _seal_up_to(store, writer, request.branch, request.fence, request.lsn)
             # A collection of another process may have dropped packs that are open here.
             store.objects.release_dropped()
         except HeliosError as error:
@@ -196,7 +214,7 @@ def _serve(
 
 
 def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int) -> Outcome:
-    head = store.refs.head(branch)
+    head = store.head(branch)
     journal = Journal.open(journal_directory(store, branch), head.lsn, writable=False)
     try:
         return seal(store, writer, journal, branch, fence, lsn)
@@ -212,15 +230,15 @@ def _seal_up_to(store: Store, writer: Writer, branch: str, fence: int, lsn: int)
 
 
 def main() -> None:
-    """Serve one daemon until it closes the pipe or dies: sealer STORE BRANCH FENCE."""
-    store_path, branch, fence = sys.argv[1:4]
+    """Serve one daemon until it closes the pipe or dies: sealer STORE."""
+    store_path = sys.argv[1]
     requests: SimpleQueue[messages.Request] = SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     store = Store.open(store_path)
     try:
-        _serve(store, branch, int(fence), requests, sys.stdout.buffer)
+        _serve(store, requests, sys.stdout.buffer)
     finally:
         store.close()
 

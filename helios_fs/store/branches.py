@@ -42,6 +42,8 @@ class BranchInfo(msgspec.Struct, array_like=True, frozen=True):
     """Tree, journal position and epoch at which its journal begins; until its first seal this is its head."""
     fork_lsn: int
     """Journal position behind which its own records begin; those before it are its parent's."""
+    fork_epoch: int
+    """The epoch of its parent that ended with the fork: snapshots of earlier epochs are part of its history."""
     snapshot: str
     """Id of the snapshot that is the state in which it began; it belongs to this branch."""
     created_ns: int
@@ -125,6 +127,13 @@ class Branches:
     def children(self, branch: str) -> list[BranchInfo]:
         """Return the branches made from this one that are not deleted, oldest first."""
         return [info for info in self.all() if info.parent == branch]
+
+    def lineage(self, branch: str) -> list[str]:
+        """Return the ids of a branch and of those that it descends from, `main` last. Raises NoSuchEntry."""
+        found = [branch]
+        while found[-1] != MAIN_BRANCH:
+            found.append(self.get(found[-1]).parent)
+        return found
 
     def name_of(self, branch: str) -> str:
         """Return a branch's whole name: `main`, `a`, `a/b`. Raises NoSuchEntry."""

@@ -212,6 +212,18 @@ def replace(source: str, target: str) -> None:
         raise converted(error, target) from error
 
 
+def link(source: str, target: str) -> None:
+    """Give a file one more name; one that is there already is fine. Durable after `sync_directory`."""
+    try:
+        if _fault is not None:
+            _fault("link", target, 0)
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise converted(error, target) from error
+
+
 def announce(operation: str, path: str) -> None:
     """Let a fault see an operation that a library performs itself (an LMDB commit)."""
     try:

@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
 from blake3 import blake3
 
 from helios_fs.errors import CorruptObject, HeliosError, NotAStore, ObjectMissing
@@ -22,9 +21,10 @@ from helios_fs.objects.snapshot import (
     BranchGone,
     HeadMoved,
     RefEvent,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
+    changed,
     decode_events,
     decode_snapshot,
     encode_head,
@@ -196,8 +196,7 @@ def _apply_event(txn: WriteTransaction, branch: str, event: RefEvent) -> None:
     if isinstance(event, SnapshotDeleted):
         txn.delete(SNAPSHOTS, key)
         return
-    assert isinstance(event, SnapshotRenamed)
+    assert isinstance(event, SnapshotChanged)
     value = txn.find(SNAPSHOTS, key)
     if value is not None:
-        renamed = msgspec.structs.replace(decode_snapshot(value), name=event.name)
-        txn.put(SNAPSHOTS, key, encode_snapshot(renamed))
+        txn.put(SNAPSHOTS, key, encode_snapshot(changed(decode_snapshot(value), event)))

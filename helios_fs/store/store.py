@@ -12,9 +12,20 @@ import re
 import secrets
 from typing import Final, Self
 
-from helios_fs.errors import Busy, CorruptObject, EntryExists, HeliosError, NotAStore, StoreFault, WrongVersion
+from helios_fs.errors import (
+    Busy,
+    CorruptObject,
+    EntryExists,
+    HeliosError,
+    NoSuchEntry,
+    NotAStore,
+    StoreFault,
+    WrongVersion,
+)
 from helios_fs.objects.ids import MAX_INO
+from helios_fs.objects.snapshot import Head
 from helios_fs.store import environment, files, reflog
+from helios_fs.store.branches import Branches
 from helios_fs.store.environment import META, Environment, WriteTransaction
 from helios_fs.store.index import FIRST_INO, Index
 from helios_fs.store.locks import BranchLock, FileLock
@@ -52,6 +63,7 @@ class Store:
         self._pack_files = PackFiles(packs, store_id)
         self.objects = Objects(self.index, self._pack_files)
         self.refs = Refs(shared)
+        self.branches = Branches(path)
         self.reserve = Reserve(path)
         self.pins = Pins(path)
         self._writers: list[Writer] = []
@@ -136,6 +148,16 @@ class Store:
         record = self.index.change(decide)
         assert isinstance(record, InosReserved)
         return range(record.next_ino - count, record.next_ino)
+
+    def head(self, branch: str) -> Head:
+        """Return where a branch stands: its last seal, or, before the first, where it began. Raises NoSuchEntry."""
+        try:
+            return self.refs.head(branch)
+        except NoSuchEntry:
+            info = self.branches.find(branch)
+            if info is None:
+                raise
+            return info.base
 
     def take_branch(self, branch: str) -> int:
         """Become the owner of a branch: return a fencing epoch higher than any before. Durable on return.

@@ -20,11 +20,14 @@ from helios_fs.worktree import apply
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
 
-CLOSES_EPOCH: Final = frozenset({record.FREEZE, record.SNAPSHOT})
+CLOSES_EPOCH: Final = frozenset({record.FREEZE, record.SNAPSHOT, record.FORK})
 """Kinds that end an epoch: the records after them belong to the next."""
 
-ABOUT_SNAPSHOTS: Final = frozenset({record.SNAPSHOT, record.SNAPSHOT_RENAME, record.SNAPSHOT_DELETE})
+ABOUT_SNAPSHOTS: Final = frozenset({record.SNAPSHOT, record.SNAPSHOT_CHANGED, record.SNAPSHOT_DELETE})
 """Kinds that change which snapshots there are, and not the tree."""
+
+BESIDE_THE_TREE: Final = frozenset({record.FREEZE, record.FORK, record.SNAPSHOT_CHANGED, record.SNAPSHOT_DELETE})
+"""Kinds after which the tree is what it was, and the newest snapshot too."""
 
 
 def replay_frame(index: Index, frame: Frame) -> None:

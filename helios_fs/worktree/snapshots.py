@@ -5,17 +5,23 @@ Knows nothing of trees. Ids ascend in time; a name means at most one snapshot.
 
 import msgspec
 
-from helios_fs.errors import EntryExists, InvalidArgument, NameTooLong, NoSuchEntry
+from helios_fs.errors import EntryExists, InvalidArgument, NameTooLong, NoSuchEntry, NotPermitted
 from helios_fs.objects.ids import looks_like_snapshot_id
-from helios_fs.objects.snapshot import Snapshot
+from helios_fs.objects.snapshot import Snapshot, SnapshotChanged, changed
 
 LATEST = b"latest"
 
 
 class Snapshots:
-    """Snapshots of one branch, in the order in which they were taken."""
+    """Snapshots of one branch's history, in the order in which they were taken.
 
-    def __init__(self) -> None:
+    Those from before the branch was made are its parent's: they are shown, and only the parent may change them.
+    """
+
+    def __init__(self, branch: str, origin: str = "") -> None:
+        """`origin` is the snapshot with which the branch begins, if it was made from another."""
+        self._branch = branch
+        self._origin = origin
         self._by_id: dict[str, Snapshot] = {}
         self._by_name: dict[bytes, str] = {}
         self.version = 0
@@ -61,9 +67,9 @@ class Snapshots:
             snapshot_id = text.decode("ascii", "replace")
         return self._by_id.get(snapshot_id)
 
-    def rename(self, snapshot_id: str, name: bytes) -> None:
-        """Give a snapshot another name, or none."""
-        self.add(msgspec.structs.replace(self.get(snapshot_id), name=name))
+    def change(self, change: SnapshotChanged) -> None:
+        """Say anew what people say of a snapshot: name, message, protection. Raises NoSuchEntry."""
+        self.add(changed(self.get(change.id), change))
 
     def delete(self, snapshot_id: str) -> None:
         """Forget a snapshot."""
@@ -71,6 +77,17 @@ class Snapshots:
         snapshot = self._by_id.pop(snapshot_id, None)
         if snapshot is not None and snapshot.name:
             self._by_name.pop(snapshot.name, None)
+
+    def check_owned(self, snapshot_id: str) -> None:
+        """Refuse a snapshot that this branch may not rename or delete. Raises NotPermitted, NoSuchEntry."""
+        if self.get(snapshot_id).branch != self._branch:
+            raise NotPermitted(f"{snapshot_id} belongs to the branch that this one was made from")
+
+    def check_deletable(self, snapshot_id: str) -> None:
+        """Refuse one that the branch needs, too. Raises NotPermitted, NoSuchEntry."""
+        self.check_owned(snapshot_id)
+        if snapshot_id == self._origin:
+            raise NotPermitted(f"{snapshot_id} is where this branch begins, and stays as long as the branch")
 
     def sealed(self, snapshot_id: str, tree: bytes) -> None:
         """Say under which tree hash the store holds a snapshot now."""

@@ -33,15 +33,16 @@ from helios_fs.errors import (
 from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
 from helios_fs.objects.entry import Entry
-from helios_fs.objects.ids import SnapshotId, next_snapshot_id
-from helios_fs.objects.snapshot import Snapshot, encode_snapshot
+from helios_fs.objects.snapshot import Fork
 from helios_fs.store.objects import Objects
 from helios_fs.worktree import apply, content
 from helios_fs.worktree.assembled import MANY_PIECES, Assembled, find
+from helios_fs.worktree.epochs import Epochs
 from helios_fs.worktree.extents import REGION_BYTES
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.inode import MAX_FILE_BYTES, MAX_NAME_BYTES, Inode
 from helios_fs.worktree.inos import Inos
+from helios_fs.worktree.moving import check_outside, check_replaceable
 from helios_fs.worktree.snapshots import Snapshots
 from helios_fs.worktree.xattrs import check_xattr
 
@@ -55,8 +56,8 @@ MAX_BIND_STEPS: Final = 2048
 _now_ns = time.time_ns
 
 
-class Worktree:
-    """One branch's newest state, and the only way to change it."""
+class Worktree(Epochs):
+    """One branch's newest state, and the only way to change it; `Epochs` has what closes epochs."""
 
     def __init__(
         self, branch: str, index: Index, journal: Journal, objects: Objects, inos: Inos, snapshots: Snapshots
@@ -71,6 +72,8 @@ class Worktree:
         self._assembled = Assembled()
         self.fault: BaseException | None = None
         self.changed_in_epoch = False
+        self.unfinished_forks: list[tuple[Fork, int]] = []
+        """Branches that its journal says were made and that are not there yet, with the positions behind that."""
 
     # -- Appending ---------------------------------------------------------------------------------------------------
 
@@ -197,16 +200,16 @@ class Worktree:
             raise NoSuchEntry("the directory was removed")
         other = self.index.find(new_parent, new_name)
         if inode.is_directory:
-            self._check_outside(new_parent, inode)
+            check_outside(new_parent, inode)
         if exchange:
             if other is None:
                 raise NoSuchEntry("there is nothing to exchange with")
             if other.is_directory:
-                self._check_outside(old_parent, other)
+                check_outside(old_parent, other)
         elif other is not None:
             if not replace:
                 raise EntryExists("the name is taken")
-            self._check_replaceable(inode, other)
+            check_replaceable(inode, other)
         if other is inode:
             # rename(2): two names of one inode stay as they are.
             return
@@ -225,23 +228,6 @@ class Worktree:
         )
         change = apply.exchange if exchange else apply.rename
         self._record(record.RENAME, 0, payload, change, old_parent, old_name, new_parent, new_name, inode, other)
-
-    @staticmethod
-    def _check_outside(directory: Inode | None, inode: Inode) -> None:
-        while directory is not None:
-            if directory is inode:
-                raise InvalidArgument("a directory cannot be moved into itself")
-            directory = directory.parent
-
-    @staticmethod
-    def _check_replaceable(inode: Inode, other: Inode) -> None:
-        if other.is_directory:
-            if not inode.is_directory:
-                raise IsADirectory("is a directory")
-            if other.size:
-                raise DirectoryNotEmpty("the directory is not empty")
-        elif inode.is_directory:
-            raise NotADirectory("not a directory")
 
     def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Give an inode one more name."""
@@ -383,68 +369,3 @@ class Worktree:
     def take_ino(self) -> int:
         """Return an inode number that nobody has."""
         return self._inos.take()
-
-    # -- Snapshots ---------------------------------------------------------------------------------------------------
-
-    def snapshot(self, name: bytes = b"", message: str = "", user: str = "", host: str = "") -> Snapshot:
-        """Take a snapshot: one record and a new epoch, whatever is dirty.
-
-        It survives the death of the process on return; a power cut after `journal.sync`. Raises what
-        `Snapshots.check_name` does, StoreFull, ReadOnly.
-        """
-        if name:
-            self.snapshots.check_name(name)
-        newest = self.snapshots.newest
-        snapshot = Snapshot(
-            id=next_snapshot_id(SnapshotId(newest.id) if newest is not None else None),
-            branch=self.branch,
-            tree=b"",
-            parents=[newest.id] if newest is not None else [],
-            time_ns=_now_ns(),
-            epoch=self.index.epoch,
-            name=name,
-            message=message,
-            user=user,
-            host=host,
-        )
-        self._record(record.SNAPSHOT, 0, encode_snapshot(snapshot), _snapshot_taken, self.snapshots, snapshot)
-        self.changed_in_epoch = False
-        return snapshot
-
-    def freeze(self) -> int:
-        """Close the epoch without a snapshot, so that the sealer can seal up to here; return its number."""
-        epoch = self.index.epoch
-        self._record(record.FREEZE, 0, record.pack_freeze(epoch), _next_epoch, frees=True)
-        self.changed_in_epoch = False
-        self.journal.end_segment()
-        return epoch
-
-    def rename_snapshot(self, snapshot_id: str, name: bytes) -> None:
-        """Give a snapshot another name."""
-        self.snapshots.check_name(name)
-        self.snapshots.get(snapshot_id)
-        payload = record.pack_snapshot_rename(snapshot_id, name)
-        self._record(record.SNAPSHOT_RENAME, 0, payload, _snapshot_renamed, self.snapshots, snapshot_id, name)
-
-    def delete_snapshot(self, snapshot_id: str) -> None:
-        """Delete a snapshot; its space comes back once nothing else needs it."""
-        self.snapshots.get(snapshot_id)
-        payload = snapshot_id.encode()
-        self._record(record.SNAPSHOT_DELETE, 0, payload, _snapshot_deleted, self.snapshots, snapshot_id, frees=True)
-
-
-def _next_epoch(index: Index, now_ns: int) -> None:
-    index.epoch += 1
-
-
-def _snapshot_taken(index: Index, snapshots: Snapshots, snapshot: Snapshot, now_ns: int) -> None:
-    snapshots.add(snapshot)
-    index.epoch += 1
-
-
-def _snapshot_renamed(index: Index, snapshots: Snapshots, snapshot_id: str, name: bytes, now_ns: int) -> None:
-    snapshots.rename(snapshot_id, name)
-
-
-def _snapshot_deleted(index: Index, snapshots: Snapshots, snapshot_id: str, now_ns: int) -> None:
-    snapshots.delete(snapshot_id)

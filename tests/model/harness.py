@@ -18,7 +18,7 @@ from helios_fs.store.store import Store
 from helios_fs.worktree.index import overlay_names
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.rebase import Rebase
-from helios_fs.worktree.recovery import journal_directory, recover
+from helios_fs.worktree.recovery import journal_directory, take_over
 from helios_fs.worktree.view import View
 from helios_fs.worktree.worktree import Worktree
 
@@ -29,8 +29,10 @@ Dump = dict[str, Row]
 class Branch:
     """One branch of a store in `path`, opened."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str = "main") -> None:
+        """`name` is the branch's id."""
         self.path = path
+        self.name = name
         if not os.path.exists(path):
             Store.create(path)
         self.open()
@@ -38,8 +40,8 @@ class Branch:
     def open(self) -> None:
         """Open store and branch, as a mount does after a crash."""
         self.store = Store.open(self.path)
-        self.worktree: Worktree = recover(self.store, "main")
-        self.fence = self.store.take_branch("main")
+        self.worktree: Worktree
+        self.worktree, self.fence = take_over(self.store, self.name)
         # No event loop here: whoever meets a cold object may wait.
         self.worktree.index.objects = self.worktree.objects = self.store.objects
         self.writer = self.store.writer()
@@ -65,9 +67,9 @@ class Branch:
             self.worktree.freeze()
         self.finish_seal()
         target = self.worktree.journal.end
-        journal = Journal.open(journal_directory(self.store, "main"), self.store.refs.head("main").lsn, writable=False)
+        journal = Journal.open(journal_directory(self.store, self.name), self.store.head(self.name).lsn, writable=False)
         try:
-            outcome = seal(self.store, self.writer, journal, "main", self.fence, target)
+            outcome = seal(self.store, self.writer, journal, self.name, self.fence, target)
         finally:
             journal.close()
         self.check_link_table()
@@ -76,7 +78,7 @@ class Branch:
     def check_link_table(self) -> None:
         """The sealed tree's link table holds each inode that directories refer to, with as many names, and no other."""
         objects = self.store.objects
-        tree = objects.tree(self.store.refs.head("main").tree)
+        tree = objects.tree(self.store.head(self.name).tree)
         names: Counter[int] = Counter()
 
         pending = [tree.root.content]

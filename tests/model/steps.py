@@ -10,7 +10,17 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from helios_fs.errors import DirectoryNotEmpty, EntryExists, HeliosError, InvalidArgument, IsADirectory, NotADirectory
+import pytest
+
+from helios_fs.errors import (
+    DirectoryNotEmpty,
+    EntryExists,
+    HeliosError,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotPermitted,
+)
 from helios_fs.history.restore import Restore
 from helios_fs.objects import record
 from helios_fs.worktree.inode import Inode
@@ -46,13 +56,22 @@ class Thing:
 class Steps:
     """A branch and its model; each method is one step on both."""
 
-    def __init__(self, folder: str, choose: Choose) -> None:
-        """Make an empty branch in `folder` and an empty model; `choose` decides everything."""
+    def __init__(self, folder: str, choose: Choose, parent: "Steps | None" = None, name: str = "main") -> None:
+        """Make an empty branch in `folder` and an empty model, or open the branch `name`, just made from `parent`.
+
+        `choose` decides everything.
+        """
         self.choose = choose
-        self.branch = Branch(os.path.join(folder, "store"))
+        self.branch = Branch(os.path.join(folder, "store"), name)
         self.root = Thing(stat.S_IFDIR, 0o755)
         self.snapshots: dict[str, Dump] = {}
         self.models: dict[str, Thing] = {}
+        self.said: dict[str, tuple[bytes, str, bool]] = {}
+        if parent is not None:
+            self.root = copy.deepcopy(parent.root)
+            self.snapshots = dict(parent.snapshots)
+            self.models = dict(parent.models)
+            self.said = dict(parent.said)
         self.open: list[tuple[Inode, Thing]] = []
         self.lookups: list[Inode] = []
 
@@ -262,12 +281,35 @@ class Steps:
             return
         snapshot_id = self.choose(sorted(self.snapshots))
         assert self.branch.dump_snapshot(snapshot_id) == self.snapshots[snapshot_id]
+        worktree = self.branch.worktree
+        found = worktree.snapshots.get(snapshot_id)
+        assert (found.name, found.message, found.protected) == self.said.get(snapshot_id, (b"", "", False))
+        newest = worktree.snapshots.newest
+        if newest is not None and newest.id in self.snapshots and not worktree.changed_since_snapshot:
+            assert self.branch.dump() == self.snapshots[newest.id]
+
+    def describe_snapshot(self) -> None:
+        """Say something else of a snapshot."""
+        if not self.snapshots:
+            return
+        snapshot_id = self.choose(sorted(self.snapshots))
+        words = (
+            self.choose([b"", b"the " + snapshot_id.encode()]),
+            self.choose(["", "why"]),
+            self.choose([False, True]),
+        )
+        self.branch.worktree.describe_snapshot(snapshot_id, *words)
+        self.said[snapshot_id] = words
 
     def delete_snapshot(self) -> None:
         """Delete a snapshot."""
         if not self.snapshots:
             return
         snapshot_id = self.choose(sorted(self.snapshots))
+        if self.said.get(snapshot_id, (b"", "", False))[2]:
+            with pytest.raises(NotPermitted):
+                self.branch.worktree.delete_snapshot(snapshot_id)
+            return
         self.branch.worktree.delete_snapshot(snapshot_id)
         del self.snapshots[snapshot_id]
         self.branch.views.pop(snapshot_id, None)
@@ -281,7 +323,7 @@ class Steps:
         self.seal()
         worktree = self.branch.worktree
         restore = Restore(worktree, self.branch.store.objects)
-        now = self.branch.store.refs.head("main").tree
+        now = self.branch.store.head(self.branch.name).tree
         restore.apply(restore.plan(now, worktree.snapshots.get(snapshot_id).tree))
         then, held = self.snapshots[snapshot_id], {inode.ino for inode in [*self.lookups, *(i for i, _ in self.open)]}
         shown = self.branch.dump()
@@ -381,5 +423,6 @@ STEPS: list[str] = [
     *["truncate", "remove", "rename", "link", "snapshot", "reopen", "look_at_snapshot"] * 3,
     *["begin_seal", "step_seal", "step_seal", "finish_seal", "look_up", "forget_all", "open_file", "write_open"] * 2,
     *["freeze", "chmod", "setxattr", "close_file", "delete_snapshot", "restore", "restore"],
+    *["describe_snapshot"],
 ]
 """Names of the steps, each as often as it is to be likely."""

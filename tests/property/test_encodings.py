@@ -15,8 +15,8 @@ from helios_fs.objects.snapshot import (
     Head,
     HeadMoved,
     Snapshot,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
 )
 from helios_fs.store import compression, index, reflog
@@ -43,7 +43,7 @@ _heads = st.builds(Head, _text, _id, _u64, _u64)
 _events = st.lists(
     st.builds(HeadMoved, _heads)
     | st.builds(SnapshotSealed, _snapshots)
-    | st.builds(SnapshotRenamed, _text, _name)
+    | st.builds(SnapshotChanged, _text, _name, _text, st.booleans())
     | st.builds(SnapshotDeleted, _text),
     max_size=5,
 )

@@ -78,8 +78,8 @@ nonsense
 
 def test_parse_mountinfo() -> None:
     parsed = dict(mounts.parse(MOUNTINFO))
-    assert parsed["/home/me/ws"] == Mount("/home/me/ws", "/srv/s", "main", "rw,relatime")
-    assert parsed["/home/me/my ws\\\tx"] == Mount("/home/me/my ws\\\tx", "/srv/a b%#c", "a/b", "rw")
+    assert parsed["/home/me/ws"] == Mount("/home/me/ws", "/srv/s", "main", "rw,relatime", called="main")
+    assert parsed["/home/me/my ws\\\tx"] == Mount("/home/me/my ws\\\tx", "/srv/a b%#c", "a/b", "rw", called="a/b")
     assert parsed["/covered"] is None
     assert parsed["/odd"] is None
     assert len(mounts.parse(MOUNTINFO)) == 7

@@ -30,6 +30,12 @@ class Answers:
     async def list_snapshots(self, request: messages.ListSnapshots) -> messages.Snapshots:
         raise NoSuchEntry("none here")
 
+    async def describe_snapshot(self, request: messages.DescribeSnapshot) -> messages.SnapshotDescribed:
+        raise NotPermitted("never")
+
+    async def delete_snapshots(self, request: messages.DeleteSnapshots) -> messages.SnapshotsDeleted:
+        return messages.SnapshotsDeleted()
+
     async def seal(self, request: messages.Seal) -> messages.Sealed:
         self.waiting.set()
         await trio.sleep_forever()
@@ -40,6 +46,27 @@ class Answers:
 
     async def collect(self, request: messages.Collect) -> messages.Collected:
         return messages.Collected(problems=("release only",) if request.release_only else ())
+
+    async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
+        return messages.BranchOpened(request.branch.encode())
+
+    async def close_branch(self, request: messages.CloseBranch) -> messages.BranchClosed:
+        return messages.BranchClosed(False)
+
+    async def list_branches(self, request: messages.ListBranches) -> messages.BranchNames:
+        return messages.BranchNames({"name": "id"})
+
+    async def make_branch(self, request: messages.MakeBranch) -> messages.BranchMade:
+        return messages.BranchMade(f"{request.name} {request.uid} {request.snapshot}")
+
+    async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
+        raise NoSuchEntry(f"{request.branch} {request.name}")
+
+    async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
+        return messages.BranchChanged()
+
+    async def bring_back_branch(self, request: messages.BringBackBranch) -> messages.BranchChanged:
+        return messages.BranchChanged()
 
     async def stats(self, request: messages.Stats) -> messages.StatsReply:
         raise ZeroDivisionError("a bug")

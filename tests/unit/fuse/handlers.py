@@ -29,7 +29,7 @@ class Handlers:
     def __init__(self, branch: Branch, read_only: bool = False) -> None:
         self.branch = branch
         worktree = branch.worktree
-        self.durability = Durability(worktree, "/nowhere")
+        self.durability = Durability(worktree, lambda: b"/nowhere")
         self.nodes = Nodes(self._open_view)
         self.history = HistoryDir(worktree, self.nodes, self.durability, b".snapshots", False, read_only)
         self.operations = Operations(worktree, branch.store, self.history, self.durability, read_only)

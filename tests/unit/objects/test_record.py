@@ -44,12 +44,10 @@ def test_xattrs() -> None:
     assert record.unpack_xattr(record.pack_xattr(5, b"user.a")) == (5, b"user.a", b"")
 
 
-def test_freeze_and_renamed_snapshots() -> None:
+def test_freeze_and_described_snapshots() -> None:
     assert record.unpack_freeze(record.pack_freeze(2**40)) == 2**40
-    assert record.unpack_snapshot_rename(record.pack_snapshot_rename("0123456789", b"n\xff")) == (
-        "0123456789",
-        b"n\xff",
-    )
+    described = ("0123456789", b"n\xff", "why", True)
+    assert record.unpack_snapshot_changed(record.pack_snapshot_changed(*described)) == described
 
 
 def test_grafts_and_assumed_entries() -> None:
@@ -73,7 +71,7 @@ def test_an_entry_that_is_only_a_number_is_refused() -> None:
         record.unpack_rename,
         record.unpack_xattr,
         record.unpack_freeze,
-        record.unpack_snapshot_rename,
+        record.unpack_snapshot_changed,
         record.unpack_graft,
         record.unpack_assume,
     ],

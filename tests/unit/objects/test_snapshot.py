@@ -7,8 +7,8 @@ from helios_fs.objects.snapshot import (
     HeadMoved,
     RefEvent,
     Snapshot,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
 )
 
@@ -20,7 +20,7 @@ def test_events_come_back_in_order_and_by_kind() -> None:
     events: list[RefEvent] = [
         SnapshotSealed(_SNAPSHOT),
         HeadMoved(head),
-        SnapshotRenamed(_SNAPSHOT.id, b""),
+        SnapshotChanged(_SNAPSHOT.id, b"", "why", True),
         SnapshotDeleted(_SNAPSHOT.id),
     ]
     assert snapshot.decode_events(snapshot.encode_events(events)) == events

@@ -37,13 +37,17 @@ class Sealer:
 
     def __init__(self, branch: Branch, fence: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "helios_fs.sealer.process", branch.path, "main", str(fence)],
+            [sys.executable, "-m", "helios_fs.sealer.process", branch.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         assert self.process.stdin is not None and self.process.stdout is not None
+        self.fence = fence
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
+
+    def seal_up_to(self, lsn: int) -> None:
+        self.say(messages.SealUpTo("main", self.fence, lsn))
 
     def say(self, message: messages.Request) -> None:
         self.stdin.write(messages.frame(message))
@@ -77,7 +81,7 @@ def sealer(branch: Branch) -> Iterator[Sealer]:
 
 
 def seal_and_hear(sealer: Sealer, lsn: int) -> tuple[messages.Begun, list[tuple[int, bytes, int]]]:
-    sealer.say(messages.SealUpTo(lsn))
+    sealer.seal_up_to(lsn)
     begun = sealer.hear()
     assert isinstance(begun, messages.Begun)
     rows: list[tuple[int, bytes, int]] = []
@@ -156,7 +160,7 @@ def test_it_is_refused_once_another_owns_the_branch(branch: Branch, sealer: Seal
     branch.worktree.freeze()
     head = branch.store.refs.head("main")
     branch.store.take_branch("main")
-    sealer.say(messages.SealUpTo(branch.worktree.journal.end))
+    sealer.seal_up_to(branch.worktree.journal.end)
     refused = sealer.hear()
     assert isinstance(refused, messages.Refused)
     assert refused.error == "Fenced"
@@ -173,7 +177,7 @@ def test_damage_is_refused_and_the_next_request_is_served(branch: Branch, sealer
         opened.seek(HEADER_BYTES + end - 5000)
         opened.write(b"?" * 100)
     for _ in range(2):
-        sealer.say(messages.SealUpTo(end))
+        sealer.seal_up_to(end)
         refused = sealer.hear()
         assert isinstance(refused, messages.Refused)
         assert refused.error == "CorruptObject"
@@ -225,7 +229,7 @@ def test_requests_that_wait_in_the_pipe_are_all_served(branch: Branch, sealer: S
         branch.worktree.freeze()
         ends.append(branch.worktree.journal.end)
     for end in ends:
-        sealer.say(messages.SealUpTo(end))
+        sealer.seal_up_to(end)
     heads = []
     for _ in ends:
         begun = sealer.hear()
@@ -240,7 +244,7 @@ def test_messages_that_are_none_are_told() -> None:
     with pytest.raises(msgspec.MsgspecError):
         messages.decode_request(b"\xc1")
     with pytest.raises(msgspec.MsgspecError):
-        messages.decode_reply(messages.frame(messages.SealUpTo(1))[messages.LENGTH.size :])
+        messages.decode_reply(messages.frame(messages.SealUpTo("main", 1, 1))[messages.LENGTH.size :])
 
 
 # -- In this process -------------------------------------------------------------------------------------------------
@@ -301,14 +305,15 @@ def test_nothing_new_is_nothing_sealed(branch: Branch) -> None:
     assert (outcome.sealed, outcome.snapshots) == ({}, [])
 
 
-def test_renamed_and_deleted_snapshots_are_published_as_such(branch: Branch) -> None:
+def test_described_and_deleted_snapshots_are_published_as_such(branch: Branch) -> None:
     kept, gone = branch.worktree.snapshot(b"kept"), branch.worktree.snapshot(b"gone")
-    branch.worktree.rename_snapshot(kept.id, b"renamed")
+    branch.worktree.describe_snapshot(kept.id, b"renamed", "why", True)
     branch.worktree.delete_snapshot(gone.id)
     branch.worktree.freeze()
     outcome = sealed_here(branch)
     assert outcome.deleted == 1
-    assert [(s.id, s.name) for s in branch.store.refs.snapshots("main")] == [(kept.id, b"renamed")]
+    [found] = branch.store.refs.snapshots("main")
+    assert (found.id, found.name, found.message, found.protected) == (kept.id, b"renamed", "why", True)
 
 
 def test_a_seal_of_deletions_may_spend_the_reserve(branch: Branch) -> None:

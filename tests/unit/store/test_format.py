@@ -73,7 +73,9 @@ def test_a_store_is_what_the_document_says(path: str) -> None:
         store.reserve_inos(10)
         fence = store.take_branch("main")
         tree = store_tree(writer, files, linked=b"linked", large=b"l" * 300)
-        snapshot = Snapshot("0123456789", "main", tree, ["0000000000"], 5, 3, b"name", "message", "me", "here")
+        snapshot = Snapshot(
+            "0123456789", "main", tree, ["0000000000"], 5, 3, b"name", "message", "me", "here", "helios snapshot", True
+        )
         head = Head("main", tree, 9, 2)
         writer.publish([SnapshotSealed(snapshot), HeadMoved(head)], "main", fence)
 
@@ -88,7 +90,23 @@ def test_a_store_is_what_the_document_says(path: str) -> None:
     assert taken == ["fence", "main", fence]
     assert published[:4] == ["publish", "main", fence, [[0, 64, size]]]  # type: ignore[index]  # a list
     assert msgspec.msgpack.decode(published[4]) == [  # type: ignore[index]  # a list
-        ["snapshot", ["0123456789", "main", tree, ["0000000000"], 5, 3, b"name", "message", "me", "here"]],
+        [
+            "snapshot",
+            [
+                "0123456789",
+                "main",
+                tree,
+                ["0000000000"],
+                5,
+                3,
+                b"name",
+                "message",
+                "me",
+                "here",
+                "helios snapshot",
+                True,
+            ],
+        ],
         ["head", ["main", tree, 9, 2]],
     ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from helios_fs.errors import CorruptObject, StoreFault, StoreFull
 from helios_fs.objects.ids import KIND_BLOB, object_id
-from helios_fs.objects.snapshot import Head, HeadMoved, Snapshot, SnapshotDeleted, SnapshotRenamed, SnapshotSealed
+from helios_fs.objects.snapshot import Head, HeadMoved, Snapshot, SnapshotChanged, SnapshotDeleted, SnapshotSealed
 from helios_fs.store import gc, maps
 from helios_fs.store.environment import HEADS, OBJECTS, SNAPSHOTS
 from helios_fs.store.packs import pack_numbers, pack_path
@@ -28,7 +28,9 @@ def _fill(path: str) -> tuple[bytes, int]:
                 snapshot = Snapshot(f"{number:010d}", "main", tree, [], 1, number, b"name%d" % number)
                 writer.publish([SnapshotSealed(snapshot), HeadMoved(Head("main", tree, number, number))], "main", fence)
         with store.writer() as writer:
-            writer.publish([SnapshotRenamed(f"{1:010d}", b"other"), SnapshotDeleted(f"{0:010d}")], "main", fence)
+            writer.publish(
+                [SnapshotChanged(f"{1:010d}", b"other", "m", True), SnapshotDeleted(f"{0:010d}")], "main", fence
+            )
         gc.collect(store)
     return tree, fence
 

@@ -12,8 +12,8 @@ from helios_fs.objects.snapshot import (
     HeadMoved,
     RefEvent,
     Snapshot,
+    SnapshotChanged,
     SnapshotDeleted,
-    SnapshotRenamed,
     SnapshotSealed,
 )
 from helios_fs.store import writer as writer_module
@@ -177,7 +177,11 @@ def test_heads_and_snapshots_take_effect_together_and_survive(path: str) -> None
         assert refs.find_snapshot("main", side.id) is None
         assert len(refs.all_snapshots()) == 4
         writer.publish(
-            [SnapshotDeleted(last.id), SnapshotRenamed(one.id, b"one"), SnapshotRenamed("9999999999", b"none")],
+            [
+                SnapshotDeleted(last.id),
+                SnapshotChanged(one.id, b"one", "", True),
+                SnapshotChanged("9999999999", b"none", "", False),
+            ],
             "main",
             fence,
         )

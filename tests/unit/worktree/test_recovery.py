@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helios_fs.errors import CorruptObject, NoSuchEntry
+from helios_fs.errors import CorruptObject, NoSuchEntry, NotPermitted
 from helios_fs.journal.segment import HEADER_BYTES
 from helios_fs.store.store import Store
 from helios_fs.worktree.recovery import journal_directory, recover
@@ -43,9 +43,12 @@ def test_snapshots_come_back_with_their_names(branch: Branch) -> None:
     facade = branch.worktree
     make(branch, "/file", b"1")
     one, two, three = (facade.snapshot(name, "why", "who", "where") for name in (b"one", b"two", b""))
-    facade.rename_snapshot(one.id, b"renamed")
+    facade.describe_snapshot(one.id, b"renamed")
     seal(branch)
-    facade.rename_snapshot(three.id, b"three")
+    facade.describe_snapshot(three.id, b"three")
+    facade.describe_snapshot(three.id, message="because", protected=True)
+    with pytest.raises(NotPermitted, match="--unprotect"):
+        facade.delete_snapshot(three.id)
     facade.delete_snapshot(two.id)
     four = facade.snapshot(b"four")
     expected = facade.snapshots.all()
@@ -62,7 +65,36 @@ def test_snapshots_come_back_with_their_names(branch: Branch) -> None:
         (three.id, b"three", [two.id], True),
         (four.id, b"four", [three.id], True),
     ]
+    assert [(s.message, s.protected) for s in found.all()] == [("why", False), ("because", True), ("", False)]
     assert branch.worktree.snapshot().parents == [four.id]
+
+
+def test_whether_anything_changed_since_the_newest_snapshot(branch: Branch) -> None:
+    def changed() -> bool:
+        told = branch.worktree.changed_since_snapshot
+        branch.reopen()
+        assert branch.worktree.changed_since_snapshot == told
+        return told
+
+    make(branch, "/file", b"1")
+    assert changed()
+    one = branch.worktree.snapshot()
+    two = branch.worktree.snapshot(b"two")
+    assert not changed()
+    seal(branch)
+    assert not changed()
+    branch.worktree.describe_snapshot(two.id, message="why")
+    branch.worktree.delete_snapshot(one.id)
+    branch.worktree.freeze()
+    assert not changed()
+    branch.worktree.write(branch.walk("/file"), 0, b"2")
+    assert changed()
+    branch.worktree.freeze()
+    assert changed()
+    seal(branch)
+    assert changed()
+    branch.worktree.snapshot()
+    assert not changed()
 
 
 def test_an_open_epoch_goes_on(branch: Branch) -> None:

@@ -150,17 +150,17 @@ def test_a_bind_that_the_store_contradicts(branch: Branch) -> None:
         frame(record.SNAPSHOT, encode_snapshot(Snapshot("0000000000", "main", b"", [], 1, 55))),
         frame(record.SNAPSHOT, encode_snapshot(Snapshot("no id at all", "main", b"", [], 1, 1))),
         frame(record.SNAPSHOT, encode_snapshot(Snapshot("", "main", b"", [], 1, 1))),
-        frame(record.SNAPSHOT_RENAME, b"\xc1"),
-        frame(record.SNAPSHOT_RENAME, record.pack_snapshot_rename("0000000000", b"x")),
+        frame(record.SNAPSHOT_CHANGED, b"\xc1"),
+        frame(record.SNAPSHOT_CHANGED, record.pack_snapshot_changed("0000000000", b"x", "", False)),
         frame(record.SNAPSHOT_DELETE, b"\xff\xfe"),
         frame(record.FREEZE, b""),
         frame(record.FREEZE, record.pack_freeze(55)),
     ],
 )
 def test_records_of_snapshots_that_do_not_fit(index: Index, one: Frame) -> None:
-    epoch, snapshots = index.epoch, Snapshots()
+    epoch, snapshots = index.epoch, Snapshots("main")
     with pytest.raises(CorruptObject):
-        replay_snapshots(index, snapshots, one)
+        replay_snapshots(index, ["main"], snapshots, one)
     assert (index.epoch, len(snapshots)) == (epoch, 0)
 
 

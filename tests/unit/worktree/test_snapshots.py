@@ -4,7 +4,7 @@ import pytest
 
 from helios_fs.errors import EntryExists, HeliosError, InvalidArgument, NameTooLong, NoSuchEntry
 from helios_fs.objects.ids import SnapshotId, next_snapshot_id
-from helios_fs.objects.snapshot import Snapshot
+from helios_fs.objects.snapshot import Snapshot, SnapshotChanged
 from helios_fs.worktree.snapshots import Snapshots
 
 
@@ -21,7 +21,7 @@ def snapshot(identity: str, name: bytes = b"", tree: bytes = b"") -> Snapshot:
 
 @pytest.fixture
 def three() -> tuple[Snapshots, list[str]]:
-    found = Snapshots()
+    found = Snapshots("main")
     identities = ids(3)
     for identity, name in zip(identities, (b"first", b"", b"\xff"), strict=True):
         found.add(snapshot(identity, name))
@@ -81,17 +81,17 @@ def test_they_are_found_by_name_and_by_id(three: tuple[Snapshots, list[str]]) ->
 def test_a_new_name_takes_the_place_of_the_old_one(three: tuple[Snapshots, list[str]]) -> None:
     found, identities = three
     version = found.version
-    found.rename(identities[0], b"renamed")
+    found.change(SnapshotChanged(identities[0], b"renamed", "why", True))
     assert found.version != version
     assert found.find(b"first") is None
     assert found.find(b"renamed") == found.get(identities[0])
     found.check_name(b"first")
-    found.rename(identities[0], b"")
+    found.change(SnapshotChanged(identities[0], b"", "", False))
     assert found.find(b"renamed") is None
     assert found.find(b"") is None
     assert [one.id for one in found.all()] == identities
     with pytest.raises(NoSuchEntry):
-        found.rename("0000000000", b"x")
+        found.change(SnapshotChanged("0000000000", b"x", "", False))
 
 
 def test_deleting_frees_the_name_and_keeps_the_line_of_parents(three: tuple[Snapshots, list[str]]) -> None:

@@ -85,7 +85,7 @@ REFUSALS: list[tuple[str, type[HeliosError], Call]] = [
     ("setxattr: value", AttributeTooLarge, lambda b: b.worktree.setxattr(b.walk("/file"), b"n", bytes(65_537))),
     ("snapshot: name", InvalidArgument, lambda b: b.worktree.snapshot(b"a/b")),
     ("snapshot: taken", EntryExists, lambda b: b.worktree.snapshot(b"taken")),
-    ("snapshot rename: absent", NoSuchEntry, lambda b: b.worktree.rename_snapshot("0000000000", b"x")),
+    ("snapshot describe: absent", NoSuchEntry, lambda b: b.worktree.describe_snapshot("0000000000", b"x")),
     ("snapshot delete: absent", NoSuchEntry, lambda b: b.worktree.delete_snapshot("0000000000")),
     (
         "graft: in memory",
