@@ -92,22 +92,22 @@ def daemons(where: workspace.Workspace) -> list[client.Connection]:
 
 
 def _offline(where: workspace.Workspace, draw: "progress.Report | None") -> messages.Collected:
+    from helios_fs.history.branching import seal_alone
     from helios_fs.objects.snapshot import MAIN_BRANCH
     from helios_fs.sealer.collect import collect_store
-    from helios_fs.sealer.process import seal_offline
     from helios_fs.store.branches import Branches
     from helios_fs.store.gc import TIGHT
 
     problems: list[str] = []
-    for branch in (MAIN_BRANCH, *(info.id for info in Branches(where.store).all())):
-        try:
-            seal_offline(where.store, branch)
-        except Busy:
-            continue  # Whoever has it seals it.
-        except HeliosError as error:
-            # A full disk, as a rule: collecting makes room, and its journal keeps what it needs.
-            problems.append(f"branch {branch} could not be sealed: {error}")
     with workspace.open_store(where) as opened:
+        for branch in (MAIN_BRANCH, *(info.id for info in Branches(where.store).all())):
+            try:
+                seal_alone(opened, branch)
+            except Busy:
+                continue  # Whoever has it seals it.
+            except HeliosError as error:
+                # A full disk, as a rule: collecting makes room, and its journal keeps what it needs.
+                problems.append(f"branch {branch} could not be sealed: {error}")
         done = collect_store(opened, wait=True, slack=TIGHT, progress=draw)
     return messages.Collected(*done[:-1], (*problems, *done.problems))
 

@@ -19,13 +19,13 @@ import msgspec
 import xxhash
 
 from helios_fs.errors import Busy, CorruptObject, NoSuchEntry
+from helios_fs.history.branching import seal_alone
 from helios_fs.history.diff import find_entry
 from helios_fs.history.excise import Excision, Scratch, Targets, as_path
 from helios_fs.journal.journal import Journal
 from helios_fs.journal.segment import SPARE_SUFFIX, SUFFIX
 from helios_fs.objects.snapshot import MAIN_BRANCH, Head, HeadMoved, RefEvent, Snapshot, SnapshotSealed
 from helios_fs.sealer.collect import collect_store, has_segments, head_of
-from helios_fs.sealer.process import seal_offline
 from helios_fs.store import files
 from helios_fs.store.branches import Branches, BranchInfo, journal_directory
 from helios_fs.store.gc import NOTHING_LEFT, Collected
@@ -103,10 +103,13 @@ def purging(store_path: str) -> Iterator["Purge"]:
     """
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(store_path))
-        branches = [MAIN_BRANCH, *(info.id for info in Branches(store.path).all(deleted=True))]
-        for branch in branches:
-            if _is_begun(store, branch):
-                seal_offline(store.path, branch)
+        branches: list[str] = []
+        # A journal may name branches that have none of their own yet; sealing it makes them.
+        while new := {MAIN_BRANCH, *(info.id for info in Branches(store.path).all(deleted=True))} - {*branches}:
+            for branch in sorted(new):
+                if _is_begun(store, branch):
+                    seal_alone(store, branch)
+            branches += sorted(new)
         locks = stack.enter_context(ExitStack())
         for branch in branches:
             locks.callback(store.lock_branch(branch).release)

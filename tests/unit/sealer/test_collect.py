@@ -39,7 +39,8 @@ def make_branch(store: Store, name: str, data: bytes, parent: str = "main", dele
             journal = Journal.create(directory, 0)
             journal.sync()
             journal.close()
-            info = BranchInfo(branch, parent, name, Head(branch, base, 0, 1), 0, "0000000001", 1, deleted_ns=deleted_ns)
+            base_head = Head(branch, base, 0, 1)
+            info = BranchInfo(branch, parent, name, base_head, 0, 1, "0000000001", 1, deleted_ns=deleted_ns)
             Branches(store.path).write(info)
     return info
 
