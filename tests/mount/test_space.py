@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -236,3 +237,33 @@ def test_a_purge_that_is_killed_is_finished_by_the_next(
     assert "an earlier purge was interrupted: conf, copy" in done.stderr
     assert holders(store, key) == holders(store, huge) == []
     assert not (store / "purge").exists()
+
+
+def test_branches_lose_a_purged_path_and_deleted_ones_end(helios: Helios, workspace: Path) -> None:
+    """One that was made the moment before the daemon is killed, too: its parent's journal alone knows of it."""
+    store = workspace.parent / "store"
+    secret, dropped = os.urandom(2000), os.urandom(2000)
+    (workspace / "file").write_text("stays")
+    for name in ("side", "gone"):
+        os.mkdir(workspace / ".branches" / name)
+    (workspace / ".branches/side/secret").write_bytes(secret)
+    (workspace / ".branches/gone/file").write_bytes(dropped)
+    helios("branch", "-d", "gone", "--force", "-C", workspace, check=True)
+    (workspace / "secret").write_bytes(secret)
+    connection = find_daemon(str(store), "main")
+    assert connection is not None
+    with connection:
+        daemon = os.pidfd_open(connection.hello().pid)
+        os.mkdir(workspace / ".branches/late")
+        signal.pidfd_send_signal(daemon, signal.SIGKILL)
+        assert select.select([daemon], [], [], 30)[0]
+        os.close(daemon)
+    subprocess.run(["fusermount3", "-uz", str(workspace)], check=True, timeout=30)
+    done = json.loads(helios("purge", "secret", "--yes", "--json", "--store", store, check=True).stdout)
+    assert done["done"] and len(done["branches"]) == 3
+    assert holders(store, secret[100:140]) == holders(store, dropped[100:140]) == []
+    helios("mount", workspace, "--store", store, check=True)
+    assert sorted(os.listdir(workspace / ".branches")) == ["late", "side"]
+    for tree in (workspace, workspace / ".branches/late", workspace / ".branches/side"):
+        assert os.listdir(tree) == ["file"]
+        assert (tree / "file").read_text() == "stays"
