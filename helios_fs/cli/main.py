@@ -34,12 +34,11 @@ VERBS: Final = {
     "delete": ("describe", "Delete snapshots."),
     "prune": ("prune", "Delete the snapshots that no rule keeps, such as 7 daily and 4 weekly ones."),
     "restore": ("restore", "Bring back a snapshot's state, or some paths of it; can be undone."),
-<<<<<<< HEAD
     "run": ("run", "Run a command in an instant branch; keep, merge or drop what it did."),
-=======
     "merge": ("merge", "Merge a branch into this one, all of it or nothing."),
->>>>>>> h-merge
     "materialize": ("materialize", "Write a snapshot out as a plain directory."),
+    "gc": ("gc", "Give back the space that no snapshot and no branch needs."),
+    "purge": ("purge", "Take paths out of all history and all branches, and every byte of them off the disk."),
     "stats": ("stats", "Figures of a running mount and its store."),
     "doctor": ("doctor", "What is wrong on this machine or with a store, and what to do."),
 }

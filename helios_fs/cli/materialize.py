@@ -40,13 +40,15 @@ def verb(
     select = Selection(include, exclude)
     where = workspace.find(ctx, directory, store)
     snapshot = workspace.pick_sealed(where, id_)
-    with workspace.open_store(where) as opened, progress.bar("writing out") as draw:
+    tree = bytes.fromhex(snapshot.tree)
+    # A collection of another process leaves alone what is pinned.
+    with workspace.open_store(where) as opened, opened.pins.held(tree), progress.bar("writing out") as draw:
 
         def tell(now: Progress) -> None:
             if draw is not None:
                 draw(now.entries, 0, now.data_bytes)
 
-        report = materialize(opened.objects, bytes.fromhex(snapshot.tree), out, select, tell)
+        report = materialize(opened.objects, tree, out, select, tell)
     _complain(report)
     if as_json:
         output.write_json({"id": snapshot.id, "out": os.path.realpath(out), **as_dict(report)})

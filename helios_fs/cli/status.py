@@ -28,8 +28,9 @@ def verb(ctx: click.Context, as_json: bool, directory: str | None, store: str | 
     newest = known[-1]
     from helios_fs.history.diff import diff_trees
 
-    with workspace.open_store(where) as opened:
-        changes = diff_trees(opened.objects, bytes.fromhex(newest.tree), now)
+    then = bytes.fromhex(newest.tree)
+    with workspace.open_store(where) as opened, opened.pins.held(then, now):
+        changes = diff_trees(opened.objects, then, now)
         if as_json:
             listed = [{"kind": change.kind, "path": os.fsdecode(change.path)} for change in changes]
             output.write_json({"snapshot": newest.id, "tree": now.hex(), "changes": listed})

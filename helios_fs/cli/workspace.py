@@ -231,10 +231,10 @@ def settle(workspace: Workspace) -> str:
     if connection is not None:
         with connection:
             return connection.ask(messages.Seal(), messages.Sealed).tree
-    from helios_fs.sealer.process import seal_offline
+    from helios_fs.history.branching import seal_alone
 
-    seal_offline(workspace.store, workspace.branch)
     with open_store(workspace) as store:
+        seal_alone(store, workspace.branch)
         return store.head(workspace.branch).tree.hex()
 
 

@@ -140,6 +140,13 @@ class BringBackBranch(msgspec.Struct, frozen=True, tag=True):
     branch: str
 
 
+class Collect(msgspec.Struct, frozen=True, tag=True):
+    """Give back the space that nothing needs: end deleted branches, drop and rewrite packs."""
+
+    release_only: bool = False
+    """Only let go of packs that another process has dropped."""
+
+
 class Stats(msgspec.Struct, frozen=True, tag=True):
     """Counters of the running mount."""
 
@@ -240,6 +247,19 @@ class Merged(msgspec.Struct, frozen=True, tag=True):
     """This branch has all of the other one already."""
 
 
+class Collected(msgspec.Struct, frozen=True, tag=True):
+    """Space came back. The fields are those of `store.gc.Collected`."""
+
+    bytes_freed: int = 0
+    packs_dropped: int = 0
+    packs_rewritten: int = 0
+    packs_kept: int = 0
+    live_bytes: int = 0
+    dead_bytes: int = 0
+    pins: int = 0
+    problems: tuple[str, ...] = ()
+
+
 class BranchOpened(msgspec.Struct, frozen=True, tag=True):
     """The branch is open, and has a control socket of its own."""
 
@@ -304,6 +324,7 @@ Request = (
     | RenameBranch
     | DeleteBranch
     | BringBackBranch
+    | Collect
     | Stats
     | Unmount
 )
@@ -321,6 +342,7 @@ Reply = (
     | BranchNames
     | BranchMade
     | BranchChanged
+    | Collected
     | StatsReply
     | Unmounting
     | Failed

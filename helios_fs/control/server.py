@@ -53,6 +53,9 @@ class Service(Protocol):
     async def merge(self, request: messages.Merge) -> messages.Merged:
         """Merge another branch into this one, all of it or nothing."""
 
+    async def collect(self, request: messages.Collect) -> messages.Collected:
+        """Return when the space that nothing needs is free."""
+
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         """Open a branch below this one."""
 
@@ -216,6 +219,8 @@ async def _dispatch(request: messages.Request, service: Service) -> messages.Rep
             return await service.restore(request)
         case messages.Merge():
             return await service.merge(request)
+        case messages.Collect():
+            return await service.collect(request)
         case messages.OpenBranch():
             return await service.open_branch(request)
         case messages.CloseBranch():

@@ -6,6 +6,8 @@ T1. No request waits for a seal, but for callers of `seal_now` and for writers o
 T2. A sealer that dies is started again; what it had not published it does again from the journal.
 T3. Journal segments go only after the results of the seal that passed them are all in memory.
 T4. Segments go only while no branch waits for a journal of its own: that will share them.
+T5. What this mount reads of the store is pinned there for all other processes: the tree it stands on, also while a
+    newer one is published and not yet taken in, the snapshots that are looked at, files that are open without a name.
 """
 
 import logging
@@ -16,11 +18,12 @@ from typing import Final
 import msgspec
 import trio
 
-from helios_fs.errors import HeliosError, StoreFault, StoreFull
+from helios_fs.errors import Busy, HeliosError, StoreFault, StoreFull
 from helios_fs.fuse.nodes import Nodes
 from helios_fs.fuse.sealer_pipe import SealerPipe
 from helios_fs.objects.entry import Tree
 from helios_fs.sealer import messages
+from helios_fs.store.gc import TIGHT
 from helios_fs.store.store import Store
 from helios_fs.worktree.rebase import Rebase
 from helios_fs.worktree.worktree import Worktree
@@ -37,6 +40,9 @@ BOUND_BYTES: Final = 1 << 30
 """Writers are slowed down while more than this is not sealed."""
 _THROTTLE_SECONDS: Final = 0.005
 _COLLECT_AFTER_BYTES: Final = 256 << 20
+_RELEASE_SECONDS: Final = 60.0
+_PATIENCE_SECONDS: Final = 60.0
+"""How long a collection that somebody asked for waits for writers of other processes."""
 
 
 class Sealing:
@@ -80,6 +86,9 @@ class Sealing:
         self._seen_end = worktree.journal.end
         self._changed_at = self._oldest_at = time.monotonic()
         set_bound(head.lsn + BOUND_BYTES)
+        self._collectors = 0
+        self._released_at = time.monotonic()
+        self._pin()
 
     # -- Asking ------------------------------------------------------------------------------------------------------
 
@@ -125,11 +134,16 @@ class Sealing:
             self._wanted = trio.Event()
             if time.monotonic() - self._changed_at > _SPARE_SECONDS:
                 self._worktree.journal.drop_spares()
+            if time.monotonic() - self._released_at > _RELEASE_SECONDS:
+                self._released_at = time.monotonic()
+                self._store.objects.release_dropped()
             if not self.backlog_bytes or not (asked or self._worth_it()):
                 continue
             try:
                 async with self._sealer.turn:
                     await self._with_the_sealer()
+                if self._collection_is_due():
+                    await self._collect_now_and_then()
             except HeliosError as error:
                 _log.warning("sealing failed, and will be tried again: %s", error)
                 if isinstance(error, StoreFull):
@@ -172,6 +186,7 @@ class Sealing:
         await self._finish_forks()
         if worktree.changed_in_epoch:
             worktree.freeze()
+        self._pin()
         target = worktree.journal.end
         await self._sealer.say(messages.SealUpTo(worktree.branch, self.fence, target))
         begun = await self._sealer.hear()
@@ -200,6 +215,7 @@ class Sealing:
         await self._finish_forks()
         worktree.journal.drop_below(begun.head.lsn, keep_open=any(i.regions for i in index.orphans.values()))
         self.head = begun.head
+        self._pin()
         self.seals += 1
         self._deleted += begun.deleted
         self._oldest_at = time.monotonic()
@@ -212,6 +228,9 @@ class Sealing:
     # -- Space -------------------------------------------------------------------------------------------------------
 
     def _collection_is_due(self) -> bool:
+        # Whoever has asked wants to hear what was freed, so it is left to that collection.
+        if self._collectors:
+            return False
         return self._deleted > 0 or self._worktree.journal.end - self._journaled_at_collect > _COLLECT_AFTER_BYTES
 
     def pins(self) -> list[bytes]:
@@ -221,10 +240,63 @@ class Sealing:
         pins.extend(orphan.base for orphan in self._worktree.index.orphans.values() if orphan.is_file and orphan.base)
         return pins
 
-    async def _collect(self) -> None:
-        """Have packs dropped that nothing needs; pin what this mount shows and has open."""
-        await self._sealer.say(messages.Collect(self._all_pins()))
-        await self._sealer.hear()
+    def _pin(self) -> None:
+        """Publish what this mount needs although no ref may lead to it."""
+        self._store.pins.keep(self._worktree.branch, self.pins())
+
+    async def _collect_now_and_then(self) -> None:
+        """Collect what is easily had; where others are at work, after a later seal."""
+        try:
+            done = await self._collect(messages.Collect(self._all_pins()))
+        except (Busy, StoreFault) as error:
+            _log.info("nothing was collected: %s", error)
+        else:
+            for problem in done.problems:
+                _log.warning("collecting: %s", problem)
+
+    async def collect_now(self) -> messages.Collected:
+        """Seal, and give back all the space that nothing needs; deleted branches end.
+
+        Raises Busy where other processes write all the time, and what the sealer could not do.
+        """
+        self._collectors += 1
+        try:
+            return await self._seal_and_collect()
+        finally:
+            self._collectors -= 1
+
+    async def _seal_and_collect(self) -> messages.Collected:
+        try:
+            await self.seal_now()
+        except HeliosError as error:
+            # On a full disk sealing may need what collecting gives.
+            _log.warning("collecting without a seal before: %s", error)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._collect(messages.Collect(self._all_pins(), TIGHT, 0.0))
+            except Busy:
+                if time.monotonic() > deadline:
+                    raise
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                await self._sealer.stop()
+                raise StoreFault("the process that collects ended; see the log of the mount") from error
+            await trio.sleep(_LOOK_SECONDS)
+
+    async def _collect(self, request: messages.Collect) -> messages.Collected:
+        async with self._sealer.turn:
+            self._pin()
+            await self._sealer.say(request)
+            done = await self._sealer.hear()
+        if not isinstance(done, messages.Collected):
+            raise StoreFault(f"the sealer answered out of turn: {type(done).__name__}")
         self._store.objects.release_dropped()
         self._deleted = 0
         self._journaled_at_collect = self._worktree.journal.end
+        return done
+
+    async def release(self) -> None:
+        """Let go of packs that another process has dropped, here and in the sealer, which is started anew."""
+        self._store.objects.release_dropped()
+        async with self._sealer.turn:
+            await self._sealer.stop()

@@ -20,6 +20,7 @@ from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
 from helios_fs.objects.ids import SnapshotId, next_snapshot_id
 from helios_fs.objects.snapshot import Fork, Head, HeadMoved, Snapshot, SnapshotSealed, encode_fork
+from helios_fs.sealer.process import seal_offline
 from helios_fs.store.branches import BranchInfo, check_name, journal_directory, new_branch_id
 from helios_fs.store.store import Store
 from helios_fs.worktree.recovery import FORKS_RESERVE_BYTES, recover, take_over
@@ -109,6 +110,15 @@ def fork_offline(store: Store, parent: str, name: str, user: str, host: str) -> 
             worktree.journal.close()
     finally:
         lock.release()
+
+
+def seal_alone(store: Store, branch: str) -> None:
+    """Seal a branch that nobody owns, once the branches that its journal names have journals of their own.
+
+    Durable on return. Raises Busy where somebody owns it, and as `seal_offline` does.
+    """
+    adopt(store, branch)
+    seal_offline(store.path, branch)
 
 
 def adopt(store: Store, parent: str) -> None:

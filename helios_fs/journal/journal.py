@@ -110,10 +110,11 @@ class Journal:
             try:
                 segments.append(Segment.open(directory, name, writable))
             except CorruptObject:
-                # A segment that was being made when the power went has no frames yet; only the last can be one.
-                if name != names[-1] or not writable:
+                # A segment that is being made, or was when the power went, has no frames yet; only the last can be one.
+                if name != names[-1]:
                     raise
-                files.remove(os.path.join(directory, name))
+                if writable:
+                    files.remove(os.path.join(directory, name))
             except FileNotFoundError:
                 # A reader raced with the owner, who dropped what is sealed; the checks below tell if it was needed.
                 continue

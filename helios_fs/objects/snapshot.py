@@ -83,7 +83,13 @@ class SnapshotDeleted(msgspec.Struct, array_like=True, frozen=True, tag="delete"
     id: str
 
 
-RefEvent = HeadMoved | SnapshotSealed | SnapshotChanged | SnapshotDeleted
+class BranchGone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
+    """A deleted branch is at an end: its head, its snapshots and its fencing epoch are no more."""
+
+    branch: str
+
+
+RefEvent = HeadMoved | SnapshotSealed | SnapshotChanged | SnapshotDeleted | BranchGone
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_events = msgspec.msgpack.Decoder(list[RefEvent]).decode

@@ -20,9 +20,13 @@ class SealUpTo(msgspec.Struct, array_like=True, tag="seal"):
 
 
 class Collect(msgspec.Struct, array_like=True, tag="collect"):
-    """Drop packs that neither refs nor these objects need."""
+    """Drop packs that neither refs, nor pins in the store, nor these objects need."""
 
     pins: list[bytes]
+    slack: float = 1.0
+    """How many dead bytes may stay for each live one."""
+    grace_seconds: float = 3600.0
+    """Branches deleted longer ago end now."""
 
 
 class Begun(msgspec.Struct, array_like=True, tag="begun"):
@@ -49,6 +53,12 @@ class Collected(msgspec.Struct, array_like=True, tag="collected"):
 
     bytes_freed: int
     packs_dropped: int
+    packs_rewritten: int = 0
+    packs_kept: int = 0
+    live_bytes: int = 0
+    dead_bytes: int = 0
+    pins: int = 0
+    problems: tuple[str, ...] = ()
 
 
 class Refused(msgspec.Struct, array_like=True, tag="refused"):

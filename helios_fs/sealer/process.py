@@ -33,8 +33,8 @@ from helios_fs.objects.snapshot import (
     decode_snapshot,
 )
 from helios_fs.sealer import messages
+from helios_fs.sealer.collect import collect_store
 from helios_fs.sealer.seal import seal_epoch
-from helios_fs.store.gc import collect
 from helios_fs.store.store import Store
 from helios_fs.store.writer import Writer
 from helios_fs.worktree.rebase import Sealed
@@ -194,10 +194,14 @@ def _serve(store: Store, requests: "SimpleQueue[messages.Request]", replies: Bin
         request = requests.get()
         try:
             if isinstance(request, messages.Collect):
-                freed = collect(store, writer, request.pins)
-                say(messages.Collected(freed.bytes_freed, freed.packs_dropped))
+                done = collect_store(
+                    store, writer, request.pins, slack=request.slack, grace_seconds=request.grace_seconds
+                )
+                say(messages.Collected(*done))
                 continue
             outcome = _seal_up_to(store, writer, request.branch, request.fence, request.lsn)
+            # A collection of another process may have dropped packs that are open here.
+            store.objects.release_dropped()
         except HeliosError as error:
             writer.discard()
             say(messages.Refused(type(error).__name__, str(error)))

@@ -190,6 +190,18 @@ def remove(path: str) -> None:
         raise converted(error, path) from error
 
 
+def remove_directory(path: str) -> None:
+    """Remove an empty directory; one that is not there is fine."""
+    try:
+        if _fault is not None:
+            _fault("remove", path, 0)
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise converted(error, path) from error
+
+
 def replace(source: str, target: str) -> None:
     """Rename `source` over `target`. Durable after `sync_directory`."""
     try:

@@ -18,6 +18,7 @@ from blake3 import blake3
 from helios_fs.errors import CorruptObject, HeliosError, NotAStore, ObjectMissing
 from helios_fs.objects.ids import ObjectId
 from helios_fs.objects.snapshot import (
+    BranchGone,
     HeadMoved,
     RefEvent,
     SnapshotChanged,
@@ -183,6 +184,13 @@ def _apply_event(txn: WriteTransaction, branch: str, event: RefEvent) -> None:
     if isinstance(event, SnapshotSealed):
         snapshot = event.snapshot
         txn.put(SNAPSHOTS, branch_key(snapshot.branch) + snapshot.id.encode(), encode_snapshot(snapshot))
+        return
+    if isinstance(event, BranchGone):
+        gone = branch_key(event.branch)
+        for name in [name for name, _ in txn.scan(SNAPSHOTS, gone)]:
+            txn.delete(SNAPSHOTS, name)
+        txn.delete(HEADS, gone)
+        txn.delete(FENCES, gone)
         return
     key = branch_key(branch) + event.id.encode()
     if isinstance(event, SnapshotDeleted):

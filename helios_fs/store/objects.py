@@ -5,12 +5,14 @@ Knows ids, locations and payloads; never who asks, nor what a tree means.
 O1. What is returned has the length, kind and checksum that its record says, or CorruptObject is raised.
 O2. Any thread may call; nothing is held between calls but open packs and cached values.
 O3. A reader that may not wait gets ColdObject before it would wait for a pack's disk, and nothing has changed then.
+O4. Where an object lies can change between looking it up and reading it: a collection has rewritten its pack. What
+    cannot be read where it was is looked up again, once, before it is called missing or damaged.
 """
 
 import copy
 from typing import Final, Self
 
-from helios_fs.errors import ObjectMissing
+from helios_fs.errors import CorruptObject, ObjectMissing
 from helios_fs.objects.entry import Tree, decode_tree
 from helios_fs.objects.ids import KIND_BLOB, KIND_PAGE, KIND_TREE
 from helios_fs.objects.pages import Page, decode_page
@@ -104,10 +106,18 @@ class Objects:
         location = self._index.find(object_id)
         if location is None or location.kind != kind:
             raise ObjectMissing(f"object {object_id.hex()} of kind {kind} is not in the store")
-        return self.load_at(location, object_id, may_wait)
+        try:
+            return self.load_at(location, object_id, may_wait)
+        except (CorruptObject, ObjectMissing):
+            moved = self._index.find(object_id)
+            if moved is None or moved == location or moved.kind != kind:
+                raise
+            return self.load_at(moved, object_id, may_wait)
 
     def load_at(self, location: Location, object_id: bytes, wait: bool = True) -> bytes:
         """Return the payload of the record at `location`, checked. Raises as `get` does."""
-        pack = self._packs.get(location.pack, object_id, wait)
-        stored = pack.read(location, object_id, wait)
-        return decompress(location.codec, stored, location.raw)
+        return decompress(location.codec, self.stored_at(location, object_id, wait), location.raw)
+
+    def stored_at(self, location: Location, object_id: bytes, wait: bool = True) -> bytes:
+        """Return what the record at `location` holds as it is stored, checked. Raises as `get` does."""
+        return self._packs.get(location.pack, object_id, wait).read(location, object_id, wait)

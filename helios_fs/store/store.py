@@ -31,6 +31,7 @@ from helios_fs.store.index import FIRST_INO, Index
 from helios_fs.store.locks import BranchLock, FileLock
 from helios_fs.store.objects import Objects
 from helios_fs.store.packs import PackFiles
+from helios_fs.store.pins import Pins
 from helios_fs.store.rebuild import Progress, rebuild
 from helios_fs.store.reflog import BranchTaken, InosReserved, RefLog
 from helios_fs.store.refs import Refs
@@ -64,6 +65,7 @@ class Store:
         self.refs = Refs(shared)
         self.branches = Branches(path)
         self.reserve = Reserve(path)
+        self.pins = Pins(path)
         self._writers: list[Writer] = []
         self._closed = False
 
@@ -120,6 +122,7 @@ class Store:
         self._closed = True
         for writer in self._writers:
             writer.close()
+        self.pins.close()
         self._pack_files.close()
         self._log.close()
         environment.release(self._environment)

@@ -16,7 +16,7 @@ from typing import Self
 from helios_fs.errors import Fenced, HeliosError, StoreFull
 from helios_fs.objects.ids import ObjectId, object_id
 from helios_fs.objects.pages import Page, decode_page
-from helios_fs.objects.snapshot import RefEvent, SnapshotDeleted, encode_events
+from helios_fs.objects.snapshot import BranchGone, RefEvent, SnapshotDeleted, encode_events
 from helios_fs.store import files
 from helios_fs.store.compression import compress, decompress
 from helios_fs.store.environment import FENCES, WriteTransaction
@@ -78,6 +78,17 @@ class Writer:
             self._flush()
         return name
 
+    def copy(self, record: Record) -> None:
+        """Store a record again, wherever the index has it now. Once published, the index has the copy's place.
+
+        Raises as `put` does.
+        """
+        self._hold()
+        self._buffer[record.object_id] = record
+        self._buffer_bytes += RECORD_HEADER_BYTES + len(record.stored)
+        if self._buffer_bytes >= _BUFFER_BYTES:
+            self._flush()
+
     def has(self, name: bytes) -> bool:
         """Tell whether an object is in the store or among the unpublished ones."""
         return name in self._buffer or name in self._written or self._index.find(name) is not None
@@ -113,7 +124,7 @@ class Writer:
         try:
             self._publish(events, branch, fence)
         except StoreFull:
-            deletes = any(isinstance(event, SnapshotDeleted) for event in events)
+            deletes = any(isinstance(event, SnapshotDeleted | BranchGone) for event in events)
             if not (deletes and self._reserve.spend()):
                 raise
             self._publish(events, branch, fence)

@@ -25,6 +25,7 @@ REQUESTS = [
     messages.RenameBranch("b0123", "new"),
     messages.DeleteBranch("b0123", True),
     messages.BringBackBranch("b0123"),
+    messages.Collect(release_only=True),
     messages.Stats(),
     messages.Unmount(),
 ]
@@ -39,6 +40,7 @@ REPLIES = [
     messages.Sealed("ab" * 32, 1 << 40, 7),
     messages.Restored("0123456789", 3),
     messages.Merged("0123456789", "", [messages.MergeConflict(b"\xff", "content")], 3, False),
+    messages.Collected(1 << 40, 2, 1, 3, 4, 5, 6, ("pack 00000001 stays",)),
     messages.BranchOpened(b"/m/.branches/\xc3\xa4"),
     messages.BranchClosed(True),
     messages.BranchNames({"ä": "b0123"}),

@@ -44,6 +44,9 @@ class Answers:
     async def restore(self, request: messages.Restore) -> messages.Restored:
         return messages.Restored(request.id, len(request.paths))
 
+    async def collect(self, request: messages.Collect) -> messages.Collected:
+        return messages.Collected(problems=("release only",) if request.release_only else ())
+
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         return messages.BranchOpened(request.branch.encode())
 

@@ -73,8 +73,4 @@ def test_the_document_names_every_record() -> None:
         for name, value in vars(record).items()
         if name.isupper() and isinstance(value, int) and f"\n| {value} | {name} |" in text
     }
-<<<<<<< HEAD
-    assert sorted(kinds.values()) == list(range(1, 17))
-=======
     assert sorted(kinds.values()) == list(range(1, 19))
->>>>>>> h-merge

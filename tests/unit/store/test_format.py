@@ -13,6 +13,7 @@ from blake3 import blake3
 from helios_fs.objects.entry import INLINE_LIMIT, directory_key
 from helios_fs.objects.pages import boundary_level
 from helios_fs.objects.snapshot import Head, HeadMoved, Snapshot, SnapshotSealed
+from helios_fs.store.gc import collect
 from helios_fs.store.store import Store
 from tests.unit.store.trees import store_tree
 
@@ -169,6 +170,7 @@ def test_the_document_names_every_database_and_lock(path: str) -> None:
         store.lock_branch("main").release()
         with store.writer() as writer:
             writer.put(1, b"x")
+        collect(store)
         locks = set(os.listdir(path + "/run"))
         top = set(os.listdir(path))
     documented = set(re.findall(r"`([a-z]+\.lock)`", text))

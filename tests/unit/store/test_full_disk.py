@@ -12,6 +12,7 @@ from helios_fs.objects.ids import KIND_BLOB, object_id
 from helios_fs.objects.snapshot import Head, HeadMoved, Snapshot, SnapshotDeleted, SnapshotSealed
 from helios_fs.store import gc, reserve
 from helios_fs.store.environment import damage
+from helios_fs.store.reach import Reach
 from helios_fs.store.store import Store
 from tests.unit.store.trees import store_tree
 
@@ -54,7 +55,7 @@ def test_a_publish_on_a_full_disk_changes_nothing_and_can_be_repeated(disk: Path
             writer.publish([HeadMoved(Head("main", tree, 2, 1))], "main", fence)
         assert store.refs.head("main").lsn == 1
         assert damage(path + "/index") is None
-        gc._Marker(store).mark_all([])
+        Reach(store).walk_all([])
         more = _fill(disk, 0, "more")
         with pytest.raises(StoreFull):
             for _ in range(5000):

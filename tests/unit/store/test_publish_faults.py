@@ -13,7 +13,8 @@ import pytest
 from helios_fs.errors import StoreFault, StoreFull
 from helios_fs.objects.ids import KIND_BLOB, ObjectId
 from helios_fs.objects.snapshot import Head, HeadMoved, RefEvent, Snapshot, SnapshotSealed
-from helios_fs.store import files, gc
+from helios_fs.store import files
+from helios_fs.store.reach import Reach
 from helios_fs.store.store import Store
 from helios_fs.store.writer import Writer
 from tests.unit.store.faults import Faults
@@ -39,7 +40,7 @@ def _put_second(writer: Writer) -> tuple[ObjectId, list[RefEvent]]:
 def _is_after(store: Store) -> bool:
     """Tell which state the store is in, and check that it is wholly in it."""
     head, snapshots = store.refs.head("main"), store.refs.snapshots("main")
-    gc._Marker(store).mark_all([])
+    Reach(store).walk_all([])
     assert (head.lsn, [snapshot.tree for snapshot in snapshots]) in [(1, []), (2, [head.tree])]
     return head.lsn == 2
 
