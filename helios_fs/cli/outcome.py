@@ -74,9 +74,9 @@ def snapshot_branch(branch: Workspace, message: str) -> str:
 
 def merge_branch(parent: Workspace, branch: Workspace, message: str) -> Merge:
     """Merge a branch into the one that it was made from: all of it, or nothing where there are conflicts."""
-    import importlib
+    from helios_fs.cli.merge import merge
 
-    done = importlib.import_module("helios_fs.cli.merge").merge(parent, branch, message=message)
+    done = merge(parent, branch, message=message)
     return Merge(done.snapshot, [(one.kind, one.path) for one in done.conflicts])
 
 

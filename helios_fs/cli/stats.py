@@ -7,6 +7,7 @@ import click
 
 from helios_fs.cli import output, workspace
 from helios_fs.control import messages
+from helios_fs.store.branches import Branches
 
 Figures = dict[str, int | float]
 
@@ -24,11 +25,12 @@ def verb(ctx: click.Context, as_json: bool, directory: str | None, store: str | 
         with connection:
             running = connection.ask(messages.Stats(), messages.StatsReply).counters
     on_disk = disk_figures(where)
+    name = Branches(where.store).name_of(where.branch)
     if as_json:
         output.write_json(
             {
                 "store": where.store,
-                "branch": where.branch,
+                "branch": name,
                 "mountpoint": where.mountpoint,
                 "running": connection is not None,
                 "mount": running,
@@ -37,7 +39,7 @@ def verb(ctx: click.Context, as_json: bool, directory: str | None, store: str | 
         )
         return
     output.say(f"store       {output.shown(os.fsencode(where.store))}")
-    output.say(f"branch      {where.branch}")
+    output.say(f"branch      {output.shown(os.fsencode(name))}")
     output.say(f"mounted at  {output.shown(os.fsencode(where.mountpoint)) if where.mountpoint else '(not mounted)'}")
     for title, figures in (("mount", running), ("disk", on_disk)):
         if figures:

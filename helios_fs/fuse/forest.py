@@ -328,6 +328,7 @@ class Forest:
         self._open.pop(shown.branch, None)
         try:
             shown.close()
+            self.store.pins.keep(shown.branch, ())
         except HeliosError:
             _log.exception("branch %s could not be closed cleanly; its journal has everything", shown.branch)
 

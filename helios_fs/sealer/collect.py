@@ -4,8 +4,8 @@ Knows branches and journals; which objects are reachable, and where they lie, is
 
 Q1. What a journal takes from the store (GRAFT, ASSUME) and has not sealed yet is needed, whoever owns the journal, and
     if nobody does: the snapshot that it came from may be gone.
-Q2. A branch ends only under its lock, and only if no branch made from it is left. Its refs go first, its file last: it
-    is either a deleted branch or none.
+Q2. A branch ends only under its lock, if no branch made from it is left, and once its parent has sealed the record that
+    made it. Its refs go first, its file last: it is either a deleted branch or none.
 """
 
 import os
@@ -74,6 +74,9 @@ def _end_if_free(store: Store, branch: str) -> bool:
         info = Branches(store.path).find(branch)
         if info is None or not info.deleted_ns:
             return False  # It was brought back, or somebody else was quicker.
+        parent = head_of(store, info.parent)
+        if parent is not None and parent.lsn < info.fork_lsn:
+            return False  # Its parent's journal still has the record that made it, and would make it again.
         _end(store, info)
     finally:
         lock.release()

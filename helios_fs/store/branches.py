@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 import xxhash
 
-from helios_fs.errors import CorruptObject, InvalidArgument, NameTooLong, NoSuchEntry
+from helios_fs.errors import CorruptObject, HeliosError, InvalidArgument, NameTooLong, NoSuchEntry
 from helios_fs.objects.snapshot import MAIN_BRANCH, Head
 from helios_fs.store import files
 
@@ -143,6 +143,13 @@ class Branches:
             parts.append(info.name)
             branch = info.parent
         return "/".join(reversed(parts)) or MAIN_BRANCH
+
+    def called(self, branch: str) -> str:
+        """Return a branch's whole name for a message: its id where no name can be had."""
+        try:
+            return self.name_of(branch)
+        except HeliosError:
+            return branch
 
     def by_name(self, name: str) -> str:
         """Return the id of the branch with this whole name. Raises NoSuchEntry, InvalidArgument."""

@@ -67,13 +67,14 @@ class FileLock:
 class BranchLock:
     """The right to write a branch's journal; held until released, or until this process ends."""
 
-    def __init__(self, store_path: str, branch: str) -> None:
-        """Take it. Raises Busy where another mount or program has the branch."""
+    def __init__(self, store_path: str, branch: str, called: str = "") -> None:
+        """Take it. Raises Busy, by the name `called`, where another mount or program has the branch."""
         self.branch = branch
         self._lock = FileLock(os.path.join(store_path, "run", lock_name(branch)))
         try:
             if not self._lock.acquire(exclusive=True, wait=False):
-                raise Busy(f"branch {branch} of {store_path} is in use by process {self._lock.holder()}")
+                holder = self._lock.holder()
+                raise Busy(f"branch {called or branch} of {store_path} is in use by process {holder}")
             self._lock.sign()
         except BaseException:
             self._lock.close()

@@ -170,7 +170,7 @@ class Store:
 
     def lock_branch(self, branch: str) -> BranchLock:
         """Take the right to write a branch's journal. Raises Busy, naming the process that has it."""
-        return BranchLock(self.path, branch)
+        return BranchLock(self.path, branch, self.branches.called(branch))
 
     def writer(self) -> Writer:
         """Return a new writer; a process needs one."""

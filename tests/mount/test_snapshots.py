@@ -180,7 +180,8 @@ def test_it_is_hidden_and_cannot_be_taken_away(workspace: Workspace, history: Pa
     assert tried(os.rmdir, history) == "EPERM"
     assert tried(os.rename, history, root / "other") == "EPERM"
     assert tried(os.rename, file(root / "some file"), history) in ("EISDIR", "EPERM", "EXDEV")
-    assert tried(os.mkdir, root / ".branches") == "EPERM"
+    assert tried(os.mkdir, root / ".branches") == "EEXIST"
+    assert tried(os.rmdir, root / ".branches") == "EPERM"
     # Only the root has one.
     (root / "below").mkdir()
     (root / "below" / ".snapshots").mkdir()

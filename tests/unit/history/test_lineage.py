@@ -13,7 +13,7 @@ def taken(branch: str, number: int, *parents: int) -> Snapshot:
 
 
 def begun(branch: str, parent: str, first: int) -> BranchInfo:
-    return BranchInfo(branch, parent, branch, Head(branch, b"", 0, 1), 0, f"{first:010d}", first)
+    return BranchInfo(branch, parent, branch, Head(branch, b"", 0, 1), 0, first, f"{first:010d}", first)
 
 
 def key(branch: str, number: int) -> Key:

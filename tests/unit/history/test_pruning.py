@@ -42,7 +42,7 @@ def test_the_snapshot_in_which_a_branch_began_stays(branch: Branch) -> None:
     verdicts = pruning.plan(branch.store, "main", taken, Rules(last=1))
     assert [bool(one.reasons) for one in verdicts] == [False, False, False, True]
     # `main` begins in no snapshot; a branch's file says in which another one does.
-    info = BranchInfo("main", "main", "x", Head("main", b"", 0, 1), 0, taken[1].id, 1)
+    info = BranchInfo("main", "main", "x", Head("main", b"", 0, 1), 0, 1, taken[1].id, 1)
     Branches(branch.path).write(info)
     verdicts = pruning.plan(branch.store, "main", taken, Rules(last=1))
     assert [one.reasons for one in verdicts] == [(), ("merge",), (), ("newest",)]
