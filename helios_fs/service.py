@@ -181,6 +181,13 @@ class BranchService:
 
     # -- Branches ----------------------------------------------------------------------------------------------------
 
+    def _forget_branch(self, name: str | None = None) -> None:
+        """Make the kernel ask for `.branches` again, and, from a thread only, for a name in it."""
+        directory = self._shown.nodes.branches_nodeid
+        if name is not None:
+            forget_name(directory, name.encode())
+        forget_attributes(directory)
+
     async def open_branch(self, request: messages.OpenBranch) -> messages.BranchOpened:
         """Open a branch that was made from this one, or from one that was; it has a socket then."""
         shown = await self._forest.open(request.branch)
@@ -203,16 +210,19 @@ class BranchService:
             if not snapshot.tree:
                 await self._sealing.seal_now()
                 snapshot = self._worktree.snapshots.get(request.snapshot)
-            return messages.BranchMade(await children.make_from(snapshot, request.name, request.uid))
-        await self._durability.write_back()
-        return messages.BranchMade(children.make(request.name, request.uid))
+            branch = await children.make_from(snapshot, request.name, request.uid)
+        else:
+            await self._durability.write_back()
+            branch = children.make(request.name, request.uid)
+        self._forget_branch()
+        return messages.BranchMade(branch)
 
     async def rename_branch(self, request: messages.RenameBranch) -> messages.BranchChanged:
         """Rename a branch that was made from this one."""
-        children, directory = self._shown.children, self._shown.nodes.branches_nodeid
+        children = self._shown.children
         former = children.name_of(request.branch)
         await children.rename(request.branch, request.name)
-        await trio.to_thread.run_sync(forget_name, directory, former.encode())
+        await trio.to_thread.run_sync(self._forget_branch, former)
         return messages.BranchChanged()
 
     async def delete_branch(self, request: messages.DeleteBranch) -> messages.BranchChanged:
@@ -220,12 +230,13 @@ class BranchService:
         children = self._shown.children
         name = children.name_of(request.branch)
         await children.delete(request.branch, request.force)
-        await trio.to_thread.run_sync(forget_name, self._shown.nodes.branches_nodeid, name.encode())
+        await trio.to_thread.run_sync(self._forget_branch, name)
         return messages.BranchChanged()
 
     async def bring_back_branch(self, request: messages.BringBackBranch) -> messages.BranchChanged:
         """Bring back a branch that was deleted."""
         await self._shown.children.bring_back(request.branch)
+        self._forget_branch()
         return messages.BranchChanged()
 
     # -- The mount ---------------------------------------------------------------------------------------------------

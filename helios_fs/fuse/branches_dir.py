@@ -56,8 +56,6 @@ class BranchesDir:
         """Return the attributes of the directory itself."""
         reply = attributes.made_up(self.nodeid, _DIRECTORY_MODE, self._root)
         reply.st_nlink = 2 + len(self._children.names())
-        # Another process may make branches of ours that are not mounted: what stat says is not kept.
-        reply.attr_timeout = 0.0
         return reply
 
     def lookup(self, name: bytes) -> EntryAttributes:

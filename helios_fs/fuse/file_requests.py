@@ -172,8 +172,9 @@ class FileRequests(Requests):
                 attr.st_mtime_ns if mask & record.SET_MTIME else 0,
             )
             if inode == self._root_nodeid:
-                # `.snapshots` has the root's owner.
-                forget_attributes(self._history.snapshots_nodeid)
+                # `.snapshots` and `.branches` have the root's owner.
+                for nodeid in self._history.control_nodeids:
+                    forget_attributes(nodeid)
             return self._show(found)
         except Exception as error:
             return await self._again(error, self.setattr, inode, attr, fields, fh, ctx)

@@ -74,7 +74,7 @@ class HistoryDir:
         self._branches: BranchesDir | None = None
         self._listed: tuple[int, list[tuple[int, bytes, Snapshot]]] = (-1, [])
         self.snapshots_name = snapshots_name
-        self.snapshots_nodeid = nodes.snapshots_nodeid
+        self.control_nodeids = (nodes.snapshots_nodeid, nodes.branches_nodeid)
         self.hidden_names = frozenset({snapshots_name, BRANCHES})
         self.listed_names: tuple[bytes, ...] = (snapshots_name,) if listed else ()
 
