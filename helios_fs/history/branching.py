@@ -16,6 +16,7 @@ import time
 import msgspec
 
 from helios_fs.errors import Busy, EntryExists, NotPermitted
+from helios_fs.journal import forks
 from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
 from helios_fs.objects.ids import SnapshotId, next_snapshot_id
@@ -60,7 +61,7 @@ def finish_fork(store: Store, journal: Journal, made: Fork, position: int) -> Br
     """
     beginning = made.snapshot
     head = store.head(made.parent)
-    journal.fork(journal_directory(store.path, beginning.branch), head.lsn, position)
+    forks.fork(journal, journal_directory(store.path, beginning.branch), head.lsn, position)
     info = BranchInfo(
         id=beginning.branch,
         parent=made.parent,
@@ -79,7 +80,7 @@ def finish_fork(store: Store, journal: Journal, made: Fork, position: int) -> Br
 
 def settle_fork(store: Store, branch: str) -> None:
     """Make a branch's journal and its file durable. Waits for the disk. Raises StoreFault."""
-    Journal.sync_fork(journal_directory(store.path, branch))
+    forks.sync_fork(journal_directory(store.path, branch))
 
 
 def finish_all(store: Store, worktree: Worktree) -> None:
@@ -217,7 +218,7 @@ def delete_untouched(store: Store, branch: str) -> bool:
     lock = store.lock_branch(branch)
     try:
         info = store.branches.get(branch)
-        if not Journal.is_untouched(journal_directory(store.path, branch), info.fork_lsn):
+        if not forks.is_untouched(journal_directory(store.path, branch), info.fork_lsn):
             return False
         delete_branch(store, branch, info.fork_lsn)
         return True

@@ -10,8 +10,7 @@ J3. A sync that failed is final: the kernel may have dropped the pages, so the j
 J4. A record that leads to free space is appended on a full disk too, out of the reserve.
 J5. A segment goes only when all of it lies below the sealed position: it becomes a spare, to be used again, or is
     unlinked. Where somebody may still read it, it is unlinked and its descriptor stays open.
-J6. A fork shares its beginning with the journal that it was made from: the same files under a second name, in its own
-    directory. Such a file is never used again, and what lies behind the fork in it is not read.
+J6. A segment that another journal shares (forks.py) is never used again.
 """
 
 import os
@@ -32,7 +31,6 @@ from helios_fs.journal.frame import (
     parse_header,
 )
 from helios_fs.journal.reserve import RESERVE_BYTES, Reserve
-from helios_fs.journal.segment import HEADER_BYTES as SEGMENT_HEADER_BYTES
 from helios_fs.journal.segment import SPARE_SUFFIX, SUFFIX, Segment
 from helios_fs.store import files
 
@@ -411,38 +409,12 @@ class Journal:
             self._reserve.take()
             self._is_tight = not self._reserve.is_whole
 
-    def fork(self, directory: str, start: int, position: int) -> None:
-        """Begin another journal, in `directory`: all that this one has from `start` to `position`, then its own.
-
-        Durable after `sync_fork`, where this journal was synced up to `position` before. Repeating one that failed is
-        fine. May run in a thread while this journal grows, but not while it drops segments. Raises StoreFull,
-        StoreFault.
-        """
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+    def files_between(self, start: int, end: int) -> list[str]:
+        """Return the paths of the segments that hold something of these positions. They stay until the next drop."""
         segments = list(self._segments)
-        for segment, following in zip(segments, [*segments[1:], None], strict=True):
-            if segment.start < position and (following is None or following.start > start):
-                files.link(segment.path, os.path.join(directory, os.path.basename(segment.path)))
-        Segment.create(directory, position).close()
-
-    @staticmethod
-    def sync_fork(directory: str) -> None:
-        """Return when what `fork` made, and every other file in `directory`, would survive a power cut."""
-        for name in os.listdir(directory):
-            fd = files.open_file(os.path.join(directory, name), os.O_RDONLY)
-            try:
-                files.sync_data(fd)
-            finally:
-                os.close(fd)
-        files.sync_directory(directory)
-        files.sync_directory(os.path.dirname(directory))
-
-    @staticmethod
-    def is_untouched(directory: str, position: int) -> bool:
-        """Tell whether nothing was appended to the journal that a fork began in `directory` at `position`."""
-        names = sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
-        newest = os.path.join(directory, names[-1]) if names else ""
-        return names[-1:] == [f"{position:016x}{SUFFIX}"] and os.path.getsize(newest) == SEGMENT_HEADER_BYTES
+        following = [segment.start for segment in segments[1:]]
+        spans = zip(segments, [*following, end], strict=True)
+        return [segment.path for segment, behind in spans if segment.start < end and behind > start]
 
     def drop_spares(self) -> None:
         """Give the space of the spares back: nobody has needed one for a while, or somebody else needs it."""
