@@ -9,7 +9,7 @@ V1. A request for a branch that is not open is answered by the mount that can op
 import logging
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyfuse3
 import trio
@@ -20,8 +20,10 @@ from helios_fs.errors import Busy, HeliosError, NotPermitted
 from helios_fs.fuse.forest import Forest, ShownBranch
 from helios_fs.fuse.history_dir import user_name
 from helios_fs.fuse.invalidation import forget_attributes, forget_name, forget_snapshots, invalidate
-from helios_fs.history.merging import MAX_TRIES, Merging, Outcome, Source, Wanted
 from helios_fs.history.restore import Restore
+
+if TYPE_CHECKING:
+    from helios_fs.history.merging import Merging, Outcome, Wanted
 
 _log = logging.getLogger("helios_fs.daemon")
 
@@ -131,6 +133,9 @@ class BranchService:
 
     async def merge(self, request: messages.Merge) -> messages.Merged:
         """Merge another branch into this one; a second merge waits for the first."""
+        # Loaded when it is asked for: it would make every mount a tenth slower to start.
+        from helios_fs.history.merging import Merging, Source, Wanted
+
         source = Source(request.branch, request.snapshot, bytes.fromhex(request.tree), request.lsn)
         wanted = Wanted(source, request.labels, request.favour, request.dry_run, request.message, request.user, _HOST)
         async with self._merge_lock:
@@ -147,7 +152,9 @@ class BranchService:
         conflicts = [messages.MergeConflict(path, kind) for path, kind in outcome.conflicts]
         return messages.Merged(outcome.base, outcome.snapshot, conflicts, outcome.changes, outcome.up_to_date)
 
-    async def _merge(self, merging: Merging, wanted: Wanted) -> Outcome:
+    async def _merge(self, merging: "Merging", wanted: "Wanted") -> "Outcome":
+        from helios_fs.history.merging import MAX_TRIES
+
         journal = self._worktree.journal
         for _ in range(MAX_TRIES):
             await self._durability.write_back()

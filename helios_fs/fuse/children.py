@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BURST_SECONDS: Final = 0.05
-"""How long a new branch waits for others: one sync of the journal does for all of them."""
+_BURST_TURNS: Final = 20
+"""A new branch waits until none has followed for so long, a second at most: one sync of the journal does for all."""
 _RETRY_SECONDS: Final = 5.0
 _HOST: Final = socket.gethostname()
 
@@ -132,7 +133,7 @@ class ChildBranches:
         """Finish what was made, soon after it was, until cancelled."""
         while True:
             await self._wanted.wait()
-            await trio.sleep(_BURST_SECONDS)
+            await self._let_a_burst_pass()
             self._wanted = trio.Event()
             try:
                 await self.finish()
@@ -140,6 +141,13 @@ class ChildBranches:
                 _log.warning("a branch has no journal yet, and it will be tried again: %s", error)
                 self._wanted.set()
                 await trio.sleep(_RETRY_SECONDS)
+
+    async def _let_a_burst_pass(self) -> None:
+        for _ in range(_BURST_TURNS):
+            made = len(self._unfinished)
+            await trio.sleep(_BURST_SECONDS)
+            if made == len(self._unfinished):
+                return
 
     async def delete(self, branch: str, force: bool = False) -> None:
         """Delete one. Raises Busy where another process has it or it has branches, NotPermitted where work is lost."""

@@ -19,9 +19,8 @@ from helios_fs.errors import Busy, EntryExists, NotPermitted
 from helios_fs.journal import forks
 from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
-from helios_fs.objects.ids import SnapshotId, next_snapshot_id
+from helios_fs.objects.ids import snapshot_ids
 from helios_fs.objects.snapshot import Fork, Head, HeadMoved, Snapshot, SnapshotSealed, encode_fork
-from helios_fs.sealer.process import seal_offline
 from helios_fs.store.branches import BranchInfo, check_name, journal_directory, new_branch_id
 from helios_fs.store.store import Store
 from helios_fs.worktree.recovery import FORKS_RESERVE_BYTES, recover, take_over
@@ -37,7 +36,7 @@ def fork(worktree: Worktree, name: str, user: str, host: str) -> tuple[Fork, int
     check_name(name)
     newest = worktree.snapshots.newest
     beginning = Snapshot(
-        id=next_snapshot_id(SnapshotId(newest.id) if newest is not None else None),
+        id=snapshot_ids.take(newest.id if newest is not None else ""),
         branch=new_branch_id(),
         tree=b"",
         parents=[newest.id] if newest is not None else [],
@@ -118,6 +117,9 @@ def seal_alone(store: Store, branch: str) -> None:
 
     Durable on return. Raises Busy where somebody owns it, and as `seal_offline` does.
     """
+    # A mount makes branches too, and must not load what only the sealer needs.
+    from helios_fs.sealer.process import seal_offline
+
     adopt(store, branch)
     seal_offline(store.path, branch)
 
@@ -143,7 +145,7 @@ def fork_snapshot(store: Store, parent: str, snapshot: Snapshot, name: str, user
     check_name(name)
     branch, epoch = new_branch_id(), snapshot.epoch + 1
     beginning = Snapshot(
-        id=next_snapshot_id(SnapshotId(snapshot.id)),
+        id=snapshot_ids.take(snapshot.id),
         branch=branch,
         tree=snapshot.tree,
         parents=[snapshot.id],

@@ -9,6 +9,7 @@ M2. Numbers are unique in the result. An inode that we have keeps our number, an
 M3. With a conflict and nobody to favour there is no result; nothing but content in the writer is left behind.
 """
 
+import stat
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -133,6 +134,8 @@ class _Result:
         taken = {self._ours.number.get(one, one) for one in present if self._ours.entry(one) is not None}
         for identity, entry in list(self._entries.items()):
             ours = self._ours.entry(identity)
+            if ours is not None and stat.S_IFMT(ours.mode) != stat.S_IFMT(entry.mode):
+                ours = None  # What is of another type now is another inode.
             number = entry.ino
             if ours is not None:
                 number = self._ours.number.get(identity, identity)

@@ -14,8 +14,8 @@ from helios_fs.store import files
 def fork(journal: Journal, directory: str, start: int, position: int) -> None:
     """Begin another journal, in `directory`: all that `journal` has from `start` to `position`, then its own.
 
-    Durable after `sync_fork`, where `journal` was synced up to `position` before. Repeating one that failed is fine. May
-    run in a thread while `journal` grows, but not while it drops segments. Raises StoreFull, StoreFault.
+    Durable after `sync_fork`, where `journal` was synced up to `position` before. Repeating one that failed is fine.
+    May run in a thread while `journal` grows, but not while it drops segments. Raises StoreFull, StoreFault.
     """
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for path in journal.files_between(start, position):

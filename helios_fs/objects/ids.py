@@ -72,6 +72,28 @@ def next_snapshot_id(after: SnapshotId | None, now_ns: int | None = None) -> Sna
     return SnapshotId("".join(reversed(letters)))
 
 
+class SnapshotIds:
+    """A supply of ids for all branches that a process owns: no two of them are the same.
+
+    Histories refer to snapshots by their ids alone, so ids of different branches must not meet; between processes the
+    random bits see to it.
+    """
+
+    def __init__(self) -> None:
+        self._newest: SnapshotId | None = None
+
+    def take(self, after: str) -> SnapshotId:
+        """Return an id that sorts after `after`, a snapshot's id or empty, and after every one taken before."""
+        if self._newest is None or after > self._newest:
+            self._newest = SnapshotId(after) if after else None
+        self._newest = next_snapshot_id(self._newest)
+        return self._newest
+
+
+snapshot_ids: Final = SnapshotIds()
+"""The supply of this process."""
+
+
 def snapshot_number(snapshot_id: SnapshotId) -> int:
     """Return the 50 bits that an id writes."""
     number = 0

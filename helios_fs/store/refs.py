@@ -22,6 +22,10 @@ class Refs:
             raise NoSuchEntry(f"no branch is called {branch}")
         return decode_head(value)
 
+    def has_head(self, branch: str) -> bool:
+        """Tell whether a branch was ever sealed."""
+        return self._environment.find(HEADS, branch_key(branch)) is not None
+
     def heads(self) -> list[Head]:
         """Return where all branches stand, by name."""
         with self._environment.read() as txn:

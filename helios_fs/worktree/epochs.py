@@ -13,7 +13,7 @@ from typing import Any
 from helios_fs.errors import NotPermitted
 from helios_fs.journal.journal import Journal
 from helios_fs.objects import record
-from helios_fs.objects.ids import SnapshotId, next_snapshot_id
+from helios_fs.objects.ids import snapshot_ids
 from helios_fs.objects.snapshot import Snapshot, SnapshotChanged, encode_snapshot
 from helios_fs.worktree.index import Index
 from helios_fs.worktree.snapshots import Snapshots
@@ -77,7 +77,7 @@ class Epochs:
             self.snapshots.check_name(name)
         before = self.snapshots.newest.id if self.snapshots.newest is not None else ""
         snapshot = Snapshot(
-            id=next_snapshot_id(SnapshotId(before) if before else None),
+            id=snapshot_ids.take(before),
             branch=self.branch,
             tree=b"",
             parents=[parent for parent in (before, other) if parent],

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from helios_fs.errors import CorruptObject, NoSuchEntry
 from helios_fs.journal.journal import Frame, Journal
 from helios_fs.journal.reserve import RESERVE_BYTES
@@ -79,10 +81,25 @@ def take_over(store: Store, branch: str, inos: Inos | None = None) -> tuple[Work
     The epoch comes first: a sealer that a former owner left behind can then publish nothing more, and what it had
     published is part of what is recovered. Raises as `recover` does.
     """
-    if branch == MAIN_BRANCH and not any(head.branch == branch for head in store.refs.heads()):
+    if branch == MAIN_BRANCH and not store.refs.has_head(branch):
         begin_branch(store, branch)
     fence = store.take_branch(branch)
+    _begin_at_the_fork(store, branch)
     return recover(store, branch, inos=inos), fence
+
+
+def _begin_at_the_fork(store: Store, branch: str) -> None:
+    """Let a branch that was never sealed begin with the tree that its parent has sealed at the fork, if it has.
+
+    What the parent had not sealed when the branch was made need then not be replayed.
+    """
+    info = store.branches.find(branch)
+    if info is None or info.base.lsn >= info.fork_lsn or store.refs.has_head(branch):
+        return
+    beginning = store.refs.find_snapshot(branch, info.snapshot)
+    if beginning is not None:
+        base = Head(branch, beginning.tree, info.fork_lsn, info.fork_epoch + 1)
+        store.branches.write(msgspec.structs.replace(info, base=base))
 
 
 def recover(

@@ -335,6 +335,16 @@ class Steps:
                 thing.inode = int(str(shown[path][0]))
         self._find_open_again()
 
+    def adopt(self, shown: Dump) -> None:
+        """Let the model be what the branch shows, after something that the model does not follow: a merge."""
+        self.root = _things(shown)
+        self.open, self.lookups = [], []
+        for snapshot in self.branch.worktree.snapshots.all():
+            if snapshot.id not in self.snapshots:
+                self.snapshots[snapshot.id] = self.branch.dump_snapshot(snapshot.id)
+                self.models[snapshot.id] = _things(self.snapshots[snapshot.id])
+                self.said[snapshot.id] = (snapshot.name, snapshot.message, snapshot.protected)
+
     def _find_open_again(self) -> None:
         """Let each descriptor whose file is in the restored tree be the model's file there."""
         by_number = {thing.inode: thing for _, thing in self.places(stat.S_IFREG)}
@@ -387,6 +397,22 @@ class Steps:
         assert shown == expected
         for inode, thing in self.open:
             assert self.branch.worktree.read(inode, 0, 1 << 22) == bytes(thing.data)
+
+
+def _things(shown: Dump) -> Thing:
+    """Return the model of a tree by what it shows."""
+    things: dict[int, Thing] = {}
+    by_path: dict[str, Thing] = {}
+    for path in sorted(shown):
+        ino, kind, mode, _, nlink, _, _, _, data, target, xattrs = shown[path]
+        thing = by_path[path] = things.setdefault(int(str(ino)), Thing(int(str(kind)), int(str(mode))))
+        thing.inode, thing.nlink = int(str(ino)), int(str(nlink))
+        thing.data, thing.target = bytearray(data), bytes(target)  # type: ignore[arg-type]  # a row's are bytes
+        thing.xattrs = dict(xattrs)  # type: ignore[call-overload]  # pairs
+        above, _, name = path.rpartition("/")
+        if path:
+            by_path[above].names[name] = thing
+    return by_path[""]
 
 
 def _restorable(row: Row) -> Row:

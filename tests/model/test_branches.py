@@ -7,17 +7,25 @@ HELIOS_MODEL_STEPS makes the runs longer, HELIOS_MODEL_SEED repeats one.
 import copy
 import os
 import random
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from helios_fs.history import branching
+from helios_fs.history.merging import Wanted, merge_offline, source_offline, unsealed_between
+from helios_fs.sealer.process import seal_offline
+from helios_fs.store.store import Store
 from helios_fs.worktree import worktree
-from tests.model.steps import STEPS, Steps
+from tests.model.harness import Dump
+from tests.model.steps import STEPS, Choose, Steps
 
 MAX_BRANCHES = 5
+WHAT = ["step"] * 24 + ["fork"] * 3 + ["merge"] * 2 + ["kill", "delete", "rename"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,11 +38,14 @@ def keep_what_has_a_single_piece() -> Iterator[None]:
 class Forest:
     """Branches, each with its model, by id; what was made and has no journal of its own yet waits in `begun`."""
 
-    def __init__(self, folder: str, generator: random.Random) -> None:
+    def __init__(self, folder: str, choose: Choose) -> None:
+        """Make a store with one branch; `choose` decides everything."""
         self.folder = folder
-        self.choose: Any = generator.choice
+        self.choose = choose
         self.made = 0
         self.branches: dict[str, Steps] = {"main": Steps(folder, self.choose)}
+        self.merged: set[str] = set()
+        """Those whose beginning is no longer the base of the next merge."""
         self.begun: list[tuple[str, str, Steps]] = []
         """(parent, id, the parent as it was)."""
 
@@ -105,20 +116,87 @@ class Forest:
             steps.close()
             return
 
+    def merge(self) -> None:
+        """Merge a branch into its parent; what only one of them changed is as that one has it."""
+        store = self.branches["main"].branch.store
+        known = [one for one in sorted(set(self.branches) - {"main"}) if one not in self.merged]
+        pairs = [(one, store.branches.get(one).parent) for one in known]
+        pairs = [(child, parent) for child, parent in pairs if parent in self.branches]
+        if not pairs:
+            return
+        child, parent = self.choose(pairs)
+        base = self.branches[child].snapshots[store.branches.get(child).snapshot]
+        for steps in self.branches.values():
+            steps.reopen()
+        ours, theirs = self.branches[parent].branch.dump(), self.branches[child].branch.dump()
+        self._settle(parent, child)
+        for name in (parent, child):
+            self.branches[name].branch.close()
+        path = self.branches["main"].branch.path
+        with Store.open(path) as opened:
+            for between in unsealed_between(opened, child, parent):
+                seal_offline(path, between)
+            source = source_offline(opened, child, "merged", "me", "here", dry_run=False)
+            outcome = merge_offline(opened, parent, Wanted(source, ("ours", "theirs"), "theirs", user="me"))
+        for name in (parent, child):
+            self.branches[name].branch.open()
+        self.merged.add(child)
+        assert _shown(self.branches[child].branch.dump()) == _shown(theirs)
+        found = self.branches[parent].branch.dump()
+        if not outcome.snapshot:
+            assert _shown(found) == _shown(ours)
+        elif _shown(ours) == _shown(base):
+            assert _shown(found) == _shown(theirs)
+        elif _shown(theirs) == _shown(base):
+            assert _shown(found) == _shown(ours)
+        self.branches[parent].adopt(found)
+
+    def _settle(self, *names: str) -> None:
+        for name in names:
+            self.finish(name)
+            self.branches[name].seal()
+
     def same(self) -> None:
         for steps in self.branches.values():
             steps.same()
+
+
+def _shown(dump: Dump) -> dict[str, object]:
+    """Return what a merge is about: types, permissions, content, targets, attributes; no times, numbers or counts."""
+    return {path: (row[1], row[2], row[8], row[9], row[10]) for path, row in dump.items()}
+
+
+@given(data=st.data())
+@settings(
+    max_examples=int(os.environ.get("HELIOS_MODEL_EXAMPLES", "25")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_short_sequences(data: st.DataObject) -> None:
+    """A few steps, shrunk where they fail."""
+
+    def choose(options: Sequence[Any]) -> Any:
+        return options[data.draw(st.integers(0, len(options) - 1))]
+
+    with tempfile.TemporaryDirectory(prefix="helios-branches-") as folder:
+        forest = Forest(folder, choose)
+        try:
+            for name in data.draw(st.lists(st.sampled_from(WHAT), max_size=40)):
+                getattr(forest, name)()
+                forest.same()
+        finally:
+            forest.close()
 
 
 @pytest.mark.parametrize("run", range(6))
 def test_branches_do_not_see_each_other(run: int, tmp_path: Path) -> None:
     seed = int(os.environ.get("HELIOS_MODEL_SEED", random.SystemRandom().getrandbits(32)))
     generator = random.Random(seed)
-    forest = Forest(str(tmp_path), generator)
+    forest = Forest(str(tmp_path), generator.choice)
     done: list[str] = []
     try:
         for _ in range(int(os.environ.get("HELIOS_MODEL_STEPS", "300"))):
-            what = generator.choice(["step"] * 24 + ["fork"] * 3 + ["kill", "delete", "rename"])
+            what = generator.choice(WHAT)
             done.append(what)
             found = getattr(forest, what)()
             done[-1] = found or what

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from helios_fs.store.gc import collect
 from helios_fs.store.store import Store
 from tests.model.harness import Branch, Dump
 from tests.unit.history.merging import check_tree
-from tests.unit.worktree.trees import directory, make, read, rename, rewrite
+from tests.unit.worktree.trees import directory, make, read, remove, rename, rewrite
 
 
 class World:
@@ -277,3 +278,21 @@ def test_a_kill_at_any_byte_of_the_journal_leaves_before_or_after(world: World, 
         opened.close()
         assert seen[-1] in (before, after)
         assert (seen[-1] == after) == (cut == end)
+
+
+def test_what_became_of_another_type_is_another_inode(world: World) -> None:
+    """A file that the branch has replaced by a symlink: no inode changes its type, and the journal can be replayed."""
+    world.fork("x")
+    branch = Branch(world.path, world.ids["x"])
+    remove(branch, "/top")
+    make(branch, "/top", mode=stat.S_IFIFO | 0o600)
+    branch.close()
+    main = Branch(world.path)
+    before = main.walk("/top").ino
+    main.close()
+    assert not world.merge("x").conflicts
+    main = Branch(world.path)
+    after = main.walk("/top")
+    assert stat.S_ISFIFO(after.mode)
+    assert after.ino != before
+    main.close()

@@ -2,7 +2,14 @@ import pytest
 from blake3 import blake3
 
 from helios_fs.objects import ids
-from helios_fs.objects.ids import KIND_BLOB, KIND_PAGE, SnapshotId, looks_like_snapshot_id, next_snapshot_id
+from helios_fs.objects.ids import (
+    KIND_BLOB,
+    KIND_PAGE,
+    SnapshotId,
+    SnapshotIds,
+    looks_like_snapshot_id,
+    next_snapshot_id,
+)
 
 _EPOCH_NS = 1_767_225_600 * 10**9
 _SECOND = 10**9
@@ -57,3 +64,15 @@ def test_ids_run_out_with_an_error_not_with_a_letter_in_front() -> None:
 )
 def test_what_is_no_id_does_not_look_like_one(text: str) -> None:
     assert not looks_like_snapshot_id(text)
+
+
+def test_no_two_ids_of_a_process_are_the_same() -> None:
+    """Whatever each branch's newest snapshot is: many branches are made of one state within one tick of the clock."""
+    ids = SnapshotIds()
+    before = next_snapshot_id(None)
+    made = [ids.take(after) for after in ["", before, before, "", before] * 200]
+    assert len(set(made)) == 1000
+    assert made == sorted(made)
+    assert made[1] > before
+    later = SnapshotId("9" + before[1:])
+    assert ids.take(later) > later
