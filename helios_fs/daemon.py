@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -240,7 +241,14 @@ def serve_snapshot(
         _run(daemon, f"{store.path} (snapshot {snapshot_id})", mountpoint, ready_fd)
 
 
+def _allow_many_files() -> None:
+    """Let the process have as many descriptors as it may: each open branch needs some."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _run(daemon: Daemon, what: str, mountpoint: str, ready_fd: int | None) -> None:
+    _allow_many_files()
     daemon.mount()
     _log.info("%s is mounted at %s", what, mountpoint)
     # Handlers run for microseconds; a worker thread must not keep the loop waiting for milliseconds.

@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 30.0
 _FORGET_SECONDS: Final = 0.5
+_MANY: Final = 256
+"""Open branches, each of which has some descriptors and some hundred KiB."""
 
 Serve = Callable[..., Awaitable[None]]
 """serve(branch, task_status=…) answers the control socket of an open branch until cancelled."""
@@ -289,7 +291,10 @@ class Forest:
             await trio.sleep(_LOOK_SECONDS)
             for shown in self.shown():
                 end = shown.worktree.journal.end
-                if shown.parent is not None and ends.get(shown.branch) == end:
+                is_quiet = shown.parent is not None and ends.get(shown.branch) == end
+                # Making the kernel forget takes the path from under whoever has his working directory there, so it is
+                # asked to only where too many are open.
+                if is_quiet and (shown.is_idle or len(self._open) > _MANY):
                     await self.close_if_idle(shown.branch)
                 ends[shown.branch] = end
 
