@@ -21,7 +21,7 @@ WRITERS = 3
 
 
 def test_branches_outlive_the_daemon(helios: Helios, tmp_path: Path) -> None:
-    kills = int(os.environ.get("HELIOS_KILLS", "3"))
+    kills = int(os.environ.get("HELIOS_KILLS", "2"))
     seed = int(os.environ.get("HELIOS_SEED", random.SystemRandom().getrandbits(32)))
     print(f"HELIOS_SEED={seed}")
     chance = random.Random(seed)
