@@ -61,7 +61,10 @@ class Daemon:
         self._options = options
         self._started_at = time.time()
         shown = Options(
-            os.fsencode(options.get("snapshots_dir", ".snapshots")), "show_snapshots" in options, "ro" in options
+            os.fsencode(options.get("snapshots_dir", ".snapshots")),
+            os.fsencode(options.get("branches_dir", ".branches")),
+            "show_snapshots" in options,
+            "ro" in options,
         )
         self._forest = Forest(store, os.fsencode(mountpoint), shown)
         if snapshot is None:
@@ -69,12 +72,16 @@ class Daemon:
         else:
             self._forest.show_frozen(branch, snapshot.tree)
 
+    def _says_where_branches_are(self) -> str:
+        """Return what tells the command line under which name `.branches` is, where that is another one."""
+        return f"|{self._options['branches_dir']}" if "branches_dir" in self._options else ""
+
     def mount(self) -> None:
         """Make the kernel's side. Raises MountFailed."""
         options = {
             "default_permissions",
             "subtype=helios",
-            f"fsname={quoted(self._store.path + '#' + self._called)}",
+            f"fsname={quoted(self._store.path + '#' + self._called + self._says_where_branches_are())}",
         }
         if "allow_other" in self._options:
             options.add("allow_other")

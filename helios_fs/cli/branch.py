@@ -89,8 +89,8 @@ def make(where: Workspace, name: str, snapshot: str | None = None) -> Workspace:
         with connection:
             request = messages.MakeBranch(last, os.getuid(), found.id if found is not None else "")
             branch = connection.ask(request, messages.BranchMade).branch
-        path = os.path.join(parent.mountpoint, workspace.BRANCHES, last) if parent.mountpoint else None
-        return Workspace(parent.store, branch, path)
+        path = os.path.join(parent.mountpoint, parent.branches_dir, last) if parent.mountpoint else None
+        return Workspace(parent.store, branch, path, parent.branches_dir)
     from helios_fs.history import branching
 
     host = socket.gethostname()

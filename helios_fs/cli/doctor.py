@@ -14,7 +14,8 @@ from helios_fs.cli.machine import Finding
 from helios_fs.errors import Busy, HeliosError, NoSuchEntry, NotAStore, UsageError, WrongVersion
 
 _LOW_ROOM_BYTES = 256 << 20
-_HIDDEN = b".snapshots"
+_HIDDEN = {b".snapshots": "snapshots_dir", b".branches": "branches_dir"}
+"""Names that the mount keeps for itself -> the mount option that gives them to the tree."""
 
 
 @click.command("doctor")
@@ -138,10 +139,11 @@ def _hidden(where: workspace.Workspace) -> Iterator[Finding]:
             tree = store.objects.tree(store.head(where.branch).tree)
         except NoSuchEntry:
             return
-        if maps.find(store.objects, tree.root.content, directory_key(_HIDDEN)) is not None:
-            yield Finding(
-                f"the tree has a {_HIDDEN.decode()} of its own, which the mount's hides",
-                "helios mount -o snapshots_dir=NAME shows ours under another name",
-                "name-hidden",
-                serious=False,
-            )
+        for name, option in _HIDDEN.items():
+            if maps.find(store.objects, tree.root.content, directory_key(name)) is not None:
+                yield Finding(
+                    f"the tree has a {name.decode()} of its own, which the mount's hides",
+                    f"helios mount -o {option}=NAME shows ours under another name",
+                    "name-hidden",
+                    serious=False,
+                )

@@ -92,7 +92,7 @@ def tell(report: "IngestReport") -> None:
     for path in report.hidden:
         output.note(
             f"{output.shown(path)} is in the store, but the mount's own hides it"
-            + (" (mount with -o snapshots_dir=NAME to see it)" if path == b".snapshots" else "")
+            f" (mount with -o {os.fsdecode(path).lstrip('.')}_dir=NAME to see it)"
         )
     if report.acls_skipped:
         output.note(f"{report.acls_skipped} POSIX ACLs were not taken in: this filesystem keeps modes only")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro", "retention"})
-_WITH_VALUE: Final = frozenset({"snapshots_dir"})
+_WITH_VALUE: Final = frozenset({"snapshots_dir", "branches_dir"})
 _SCHEDULED: Final = "auto_snapshot"
 # What mount(8) and fstab pass along and what is so anyway.
 _NO_EFFECT: Final = frozenset(
@@ -49,7 +49,7 @@ _MAX_LOG_BYTES: Final = 4 << 20
     "options",
     multiple=True,
     metavar="OPT[,OPT…]",
-    help="allow_other, ro, show_snapshots, snapshots_dir=NAME, auto_snapshot=WHEN, retention.",
+    help="allow_other, ro, show_snapshots, snapshots_dir=NAME, branches_dir=NAME, auto_snapshot=WHEN, retention.",
 )
 @click.pass_context
 def verb(
@@ -109,7 +109,8 @@ def parse_options(given: "Sequence[str]") -> list[str]:
             parse_schedule(value)
             kept.append(option)
         elif name in _WITH_VALUE:
-            if not value or "/" in value or value in (".", "..") or len(os.fsencode(value)) > 255:
+            # mountinfo tells the command line what `.branches` is called, behind a |.
+            if not value or set(value) & set("/|#") or value in (".", "..") or len(os.fsencode(value)) > 255:
                 raise UsageError(f"-o {name}=NAME: {value!r} is no name for a directory")
             kept.append(option)
         elif name in _FLAGS and not equals:
@@ -117,6 +118,9 @@ def parse_options(given: "Sequence[str]") -> list[str]:
         elif name not in _NO_EFFECT or equals:
             known = ", ".join(sorted(_FLAGS | {f"{one}=NAME" for one in _WITH_VALUE} | {f"{_SCHEDULED}=WHEN"}))
             raise UsageError(f"-o {option}: no such mount option (there are: {known})")
+    shown = dict(one.split("=", 1) for one in kept if one.partition("=")[0] in _WITH_VALUE)
+    if shown.get("snapshots_dir", ".snapshots") == shown.get("branches_dir", ".branches"):
+        raise UsageError("-o snapshots_dir and branches_dir: two directories need two names")
     unasked = [one for one in kept if one.partition("=")[0] in (_SCHEDULED, "retention")]
     if "ro" in kept and unasked:
         raise UsageError(f"-o {unasked[0]}: a read-only mount neither takes nor deletes snapshots")

@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 FSTYPE: Final = "fuse.helios"
 
+BRANCHES: Final = ".branches"
+"""The directory that shows branches, unless the mount was asked to call it something else."""
+
 _PERCENT: Final = re.compile(rb"%([0-9A-F]{2})")
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 
@@ -29,6 +32,8 @@ class Mount(NamedTuple):
     """What its daemon's control socket is named after: the branch, or one name for each mount of a snapshot."""
     directory: str = "/"
     """Which directory of the mount is shown there; another than / is a bind mount, as of a branch's tree."""
+    branches_dir: str = BRANCHES
+    """The name under which the mount shows branches."""
 
 
 def _unescape(field: bytes) -> str:
@@ -55,9 +60,11 @@ def parse(mountinfo: bytes) -> list[tuple[str, Mount | None]]:
             # The daemon writes what is not plain ASCII as %XX: a mount option can hold no more.
             plain = _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(_unescape(source)))
             store, _, shown = os.fsdecode(plain).rpartition("#")
+            shown, _, branches_dir = shown.partition("|")
             branch, _, snapshot = shown.partition("@")
             options, directory = os.fsdecode(fields[5]), _unescape(fields[3])
-            mount = Mount(mountpoint, store, branch, options, snapshot.partition(".")[0], shown, directory)
+            id_ = snapshot.partition(".")[0]
+            mount = Mount(mountpoint, store, branch, options, id_, shown, directory, branches_dir or BRANCHES)
         found.append((mountpoint, mount))
     return found
 

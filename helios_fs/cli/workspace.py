@@ -15,12 +15,12 @@ from helios_fs.control import client, messages
 from helios_fs.errors import InvalidArgument, NoSuchEntry, UsageError
 
 if TYPE_CHECKING:
+    from helios_fs.cli.mounts import Mount
     from helios_fs.objects.snapshot import Snapshot
     from helios_fs.store.store import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-BRANCHES = ".branches"
 _BRANCH = "helios_fs.branch"
 """Where a command line's --branch is kept until the workspace is found."""
 
@@ -34,6 +34,8 @@ class Workspace(NamedTuple):
     """Its id, which stays whatever its name becomes; `main` for the first one."""
     mountpoint: str | None
     """The directory that shows the branch: where it is mounted, or MOUNT/.branches/NAME."""
+    branches_dir: str = ".branches"
+    """The name under which that mount shows branches."""
 
 
 def options(function: _F) -> _F:
@@ -87,26 +89,25 @@ def _find(ctx: click.Context, directory: str | None, store: str | None) -> Works
     if found is None:
         where = directory or "here"
         raise UsageError(f"{where}: not in a mounted workspace (use -C PATH or --store STORE, or mount one first)")
-    return _below(Workspace(found.store, found.branch, found.mountpoint), path, found.directory)
+    return _below(found, path)
 
 
-def _below(mounted: Workspace, path: str, directory: str) -> Workspace:
+def _below(mount: "Mount", path: str) -> Workspace:
     """Return the branch of a mount that an absolute path is in: each `.branches/NAME` on the way leads into another.
 
-    The way begins at `directory`, the one of the mount that is at its mountpoint: / for all but bind mounts.
+    The way begins at the directory of the mount that is at its mountpoint: / for all but bind mounts.
     """
-    point = mounted.mountpoint or "/"
-    branch = mounted.branch
-    parts = directory.strip("/").split("/")
-    while len(parts) > 1 and parts[0] == BRANCHES:
-        branch = child(mounted.store, branch, parts[1])
+    point, branch = mount.mountpoint, mount.branch
+    parts = mount.directory.strip("/").split("/")
+    while len(parts) > 1 and parts[0] == mount.branches_dir:
+        branch = child(mount.store, branch, parts[1])
         parts = parts[2:]
     parts = os.path.relpath(path, point).split("/")
-    while len(parts) > 1 and parts[0] == BRANCHES:
-        branch = child(mounted.store, branch, parts[1])
-        point = os.path.join(point, BRANCHES, parts[1])
+    while len(parts) > 1 and parts[0] == mount.branches_dir:
+        branch = child(mount.store, branch, parts[1])
+        point = os.path.join(point, mount.branches_dir, parts[1])
         parts = parts[2:]
-    return Workspace(mounted.store, branch, point)
+    return Workspace(mount.store, branch, point, mount.branches_dir)
 
 
 def child(store: str, parent: str, name: str) -> str:
@@ -153,14 +154,17 @@ def of_branch(store: str, branch: str) -> Workspace:
 
     below: list[str] = []
     here = branch
-    shown = {one.branch: one.mountpoint for one in mounts.listed() if one.store == store and not one.snapshot}
+    shown = {one.branch: one for one in mounts.listed() if one.store == store and not one.snapshot}
     while here not in shown:
         info = Branches(store).find(here)
         if info is None:
             return Workspace(store, branch, None)
-        below[:0] = [BRANCHES, info.name]
+        below.insert(0, info.name)
         here = info.parent
-    return Workspace(store, branch, os.path.join(shown[here], *below))
+    point, directory = shown[here].mountpoint, shown[here].branches_dir
+    for name in below:
+        point = os.path.join(point, directory, name)
+    return Workspace(store, branch, point, directory)
 
 
 def stored_snapshot(store: "Store", branch: str, snapshot_id: str) -> "Snapshot":

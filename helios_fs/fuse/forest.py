@@ -48,6 +48,7 @@ class Options(NamedTuple):
     """What was asked for with -o."""
 
     snapshots_name: bytes = b".snapshots"
+    branches_name: bytes = b".branches"
     listed: bool = False
     read_only: bool = False
 
@@ -96,6 +97,7 @@ class ShownBranch:
             options.listed,
             options.read_only,
             self.place,
+            options.branches_name,
         )
         self.operations = Operations(worktree, forest.store, history, self.durability, options.read_only, self.place)
         self.nodes.owner = self.operations
@@ -132,7 +134,7 @@ class ShownBranch:
         if self.parent is None:
             return self._forest.mountpoint
         name = self.parent.children.name_of(self.branch)
-        return b"/".join([self.parent.root_path(), b".branches", name.encode()])
+        return b"/".join([self.parent.root_path(), self._forest.options.branches_name, name.encode()])
 
     @property
     def is_unused(self) -> bool:

@@ -63,8 +63,9 @@ class HistoryDir:
         listed: bool,
         read_only: bool,
         place: Place | None = None,
+        branches_name: bytes = BRANCHES,
     ) -> None:
-        """`listed` shows the directory at the root; `place` is where the branch's tree is in the mount."""
+        """`listed` shows the control directories at the root; `place` is where the branch's tree is in the mount."""
         self._worktree = worktree
         self._snapshots = worktree.snapshots
         self._nodes = nodes
@@ -75,12 +76,14 @@ class HistoryDir:
         self._listed: tuple[int, list[tuple[int, bytes, Snapshot]]] = (-1, [])
         self.snapshots_name = snapshots_name
         self.control_nodeids = (nodes.snapshots_nodeid, nodes.branches_nodeid)
-        self.hidden_names = frozenset({snapshots_name, BRANCHES})
+        self.hidden_names = frozenset({snapshots_name, branches_name})
         self.listed_names: tuple[bytes, ...] = (snapshots_name,) if listed else ()
 
     def show_branches(self, branches: BranchesDir) -> None:
         """Let `.branches` be there."""
         self._branches = branches
+        if self.listed_names:
+            self.listed_names = (*self.listed_names, *(self.hidden_names - set(self.listed_names)))
 
     def branches_at(self, nodeid: int) -> BranchesDir | None:
         """Return the directory of branches, if this is its nodeid."""
@@ -294,9 +297,14 @@ class HistoryDir:
         return rows
 
     def list_at_root(self, names: tuple[bytes, ...] | tuple[()], start: int, token: pyfuse3.ReaddirToken) -> None:
-        """List our own directory behind the root's entries, where the mount was asked to show it."""
-        if names and start < _LAST_COOKIE:
-            _reply(token, names[0], self._directory_attributes(), _LAST_COOKIE)
+        """List our own directories behind the root's entries, where the mount was asked to show them."""
+        for cookie, name in enumerate(names, _LAST_COOKIE + 1 - len(names)):
+            if start < cookie:
+                own = self._directory_attributes() if name == self.snapshots_name or self._branches is None else None
+                if own is None and self._branches is not None:
+                    own = self._branches.directory_attributes()
+                if own is None or not _reply(token, name, own, cookie):
+                    return
 
     # -- Changing ----------------------------------------------------------------------------------------------------
 

@@ -402,3 +402,30 @@ def test_many_written_at_once_hold_exactly_their_own(
         found = {path.name: path.read_text() for path in folder.iterdir() if path.name.startswith(("file", "moved"))}
         assert found == expected(f"seed{number}", rounds[number])
     assert not list(shared.path.glob("file*"))
+
+
+def test_another_name_for_a_tree_that_has_branches_of_its_own(tmp_path: Path, helios: Helios) -> None:
+    source = tmp_path / "source"
+    (source / ".branches").mkdir(parents=True)
+    (source / ".branches" / "own").write_text("mine")
+    workspace = Workspace(helios, tmp_path, make_store=False)
+    made = helios("init", workspace.store, "--from", source, check=True)
+    assert "branches_dir=NAME" in made.stderr
+    assert "branches_dir=NAME" in helios("doctor", "--store", workspace.store).stdout
+    refused = helios("mount", workspace.path, "--store", workspace.store, "-o", "branches_dir=.snapshots")
+    assert refused.returncode == 2
+    try:
+        options = ("-o", "branches_dir=forks,show_snapshots")
+        helios("mount", workspace.path, "--store", workspace.store, *options, check=True)
+        assert (workspace.path / ".branches" / "own").read_text() == "mine"
+        assert {".branches", ".snapshots", "forks"} <= set(os.listdir(workspace.path))
+        branch = Path(helios("branch", "one", "-C", workspace.path, check=True).stdout.strip())
+        assert branch == workspace.path / "forks" / "one"
+        (branch / "file").write_text("in the branch")
+        below = Path(helios("branch", "two", "-C", branch, check=True).stdout.strip())
+        assert below == branch / "forks" / "two"
+        assert (below / "file").read_text() == "in the branch"
+        assert "file" in helios("status", "-C", branch, check=True).stdout
+        assert sorted(os.listdir(branch / "forks")) == ["two"]
+    finally:
+        workspace.remove()
