@@ -264,7 +264,7 @@ class Forest:
             raise NoSuchEntry(f"there is no branch with the id {branch}")
         return parent
 
-    def operations_of(self, nodeid: int, owner: Operations) -> str | None:
+    def branch_of(self, nodeid: int, owner: Operations) -> str | None:
         """Return the id of the branch whose root a nodeid of `owner` is, while that is not open; None otherwise."""
         for shown in self._open.values():
             if shown.operations is owner:

@@ -18,7 +18,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from helios_fs.errors import HeliosError
 from helios_fs.fuse.errnos import ERRNO
 from helios_fs.fuse.forest import Forest
-from helios_fs.fuse.nodes import NODEID_MASK, VIEW_SHIFT
+from helios_fs.fuse.nodes import BRANCH_RANGE, NODEID_MASK, VIEW_SHIFT
 from helios_fs.fuse.operations import Operations
 
 _T = TypeVar("_T")
@@ -65,8 +65,8 @@ class Mount(pyfuse3.Operations):
         if root is not None:
             return root
         owner: Operations = self._owners.get(number, self._first)
-        branch = self._forest.operations_of(nodeid, owner)
-        if branch is not None:
+        # Few inodes have a number as large as this bit; for them the question is asked in vain.
+        if nodeid & BRANCH_RANGE and (branch := self._forest.branch_of(nodeid, owner)) is not None:
             return _Unopened(self._forest, branch)  # type: ignore[return-value]  # has every handler there is
         return owner
 

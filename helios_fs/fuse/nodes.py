@@ -31,7 +31,7 @@ SNAPSHOTS_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | _SNAPSHOTS
 LATEST_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | _LATEST
 _SNAPSHOT_RANGE: Final = 1 << 40
 _ALIAS_RANGE: Final = 2 << 40
-_BRANCH_RANGE: Final = 4 << 40
+BRANCH_RANGE: Final = 4 << 40
 _ORDINAL_MASK: Final = (1 << 40) - 1
 
 
@@ -117,11 +117,11 @@ class Nodes:
         if ordinal is None:
             ordinal = self._branch_ordinals[branch] = len(self._branch_ids)
             self._branch_ids.append(branch)
-        return (self._control << VIEW_SHIFT) | _BRANCH_RANGE | ordinal
+        return (self._control << VIEW_SHIFT) | BRANCH_RANGE | ordinal
 
     def branch_of(self, nodeid: int) -> str | None:
         """Return the id of the branch whose root this is, or None."""
-        if nodeid >> VIEW_SHIFT != self._control or not nodeid & _BRANCH_RANGE:
+        if nodeid >> VIEW_SHIFT != self._control or not nodeid & BRANCH_RANGE:
             return None
         return self._branch_ids[nodeid & _ORDINAL_MASK]
 
