@@ -95,6 +95,10 @@ def three(path: str, start: list[Step], ours: list[Step], theirs: list[Step]) ->
     return base, main, agent
 
 
+def _is_directory(row: object) -> bool:
+    return row[0] == 0o040000  # type: ignore[index,no-any-return]  # rows are tuples
+
+
 def expected(base: dict[str, object], ours: dict[str, object], theirs: dict[str, object]) -> dict[str, object] | None:
     """The same by paths, in plain Python; None where there is a conflict. Right where nothing is renamed or linked."""
     result = {}
@@ -104,6 +108,9 @@ def expected(base: dict[str, object], ours: dict[str, object], theirs: dict[str,
             value = t
         elif t == b:
             value = o
+        elif b is not None and (o is None) != (t is None) and _is_directory(b) != _is_directory(o or t):
+            # A directory is never what was a file: one side removed it, the other did too, and made something new.
+            value = o or t
         elif b is None or o is None or t is None:
             return None
         else:
