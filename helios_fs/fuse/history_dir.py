@@ -299,12 +299,8 @@ class HistoryDir:
     def list_at_root(self, names: tuple[bytes, ...] | tuple[()], start: int, token: pyfuse3.ReaddirToken) -> None:
         """List our own directories behind the root's entries, where the mount was asked to show them."""
         for cookie, name in enumerate(names, _LAST_COOKIE + 1 - len(names)):
-            if start < cookie:
-                own = self._directory_attributes() if name == self.snapshots_name or self._branches is None else None
-                if own is None and self._branches is not None:
-                    own = self._branches.directory_attributes()
-                if own is None or not _reply(token, name, own, cookie):
-                    return
+            if start < cookie and not _reply(token, name, self.lookup(self._place.root_nodeid, name), cookie):
+                return
 
     # -- Changing ----------------------------------------------------------------------------------------------------
 

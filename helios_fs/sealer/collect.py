@@ -101,10 +101,9 @@ def _end(store: Store, info: BranchInfo) -> None:
 def head_of(store: Store, branch: str) -> Head | None:
     """Return where a branch is sealed: its head, or where it begins; None where it has never been used."""
     try:
-        return store.refs.head(branch)
+        return store.head(branch)
     except NoSuchEntry:
-        info = Branches(store.path).find(branch)
-        return None if info is None else info.base
+        return None
 
 
 def needed_by_journals(store: Store) -> set[bytes]:
