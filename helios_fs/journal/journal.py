@@ -390,7 +390,7 @@ class Journal:
         if keep_open:
             for index, segment in enumerate(self._segments[:-1]):
                 if self._segments[index + 1].start <= position:
-                    files.remove(segment.path)
+                    segment.unlink()
             return
         while len(self._segments) > 1 and self._segments[1].start <= position:
             gone = self._segments.pop(0)
@@ -404,7 +404,7 @@ class Journal:
                 files.replace(gone.path, spare)
                 self._spares.append(spare)
             else:
-                files.remove(gone.path)
+                gone.unlink()
         if self._is_tight:
             self._reserve.take()
             self._is_tight = not self._reserve.is_whole

@@ -43,7 +43,7 @@ def _checksum(head: bytes) -> bytes:
 class Segment:
     """One open segment file."""
 
-    __slots__ = ("end", "fd", "key", "path", "start")
+    __slots__ = ("end", "fd", "has_name", "key", "path", "start")
 
     def __init__(self, path: str, fd: int, start: int, end: int, key: int) -> None:
         self.path = path
@@ -52,6 +52,8 @@ class Segment:
         self.end = end
         """Position behind the last byte that may belong to a frame."""
         self.key = key
+        self.has_name = True
+        """Whether the file is still called `path`; another journal may have a name for it all the same."""
 
     @classmethod
     def create(cls, directory: str, start: int, spare: str | None = None) -> "Segment":
@@ -110,7 +112,13 @@ class Segment:
     @property
     def is_ours(self) -> bool:
         """Whether its file has one name, the one in its journal: nobody else will read it once it is dropped."""
-        return os.fstat(self.fd).st_nlink == 1
+        return self.has_name and os.fstat(self.fd).st_nlink == 1
+
+    def unlink(self) -> None:
+        """Take its name away; it can be read until it is closed."""
+        if self.has_name:
+            files.remove(self.path)
+            self.has_name = False
 
     def close(self) -> None:
         """Close the file."""

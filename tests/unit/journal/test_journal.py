@@ -9,6 +9,7 @@ import pytest
 
 from helios_fs.errors import CorruptObject, ReadOnly, StoreFault, StoreFull, WrongVersion
 from helios_fs.journal import journal as module
+from helios_fs.journal.forks import fork
 from helios_fs.journal.frame import HEADER_BYTES, MAX_PAYLOAD_BYTES, parse_header
 from helios_fs.journal.journal import Frame, Journal
 from helios_fs.journal.segment import HEADER_BYTES as SEGMENT_HEADER_BYTES
@@ -279,6 +280,25 @@ def test_a_dropped_segment_can_still_be_read_where_it_must(directory: str, small
     with pytest.raises(CorruptObject):
         journal.read_data(position, 5000, 0, 5000)
     journal.close()
+
+
+def test_a_shared_segment_that_lost_our_name_stays_the_other_journal_s(
+    directory: str, tmp_path: Path, small_segments: None
+) -> None:
+    """Dropped while something was open, a file that a branch shares has one name left, which is not ours."""
+    journal = Journal.create(directory, 0)
+    journal.append(1, 0, 0, b"a", b"z" * 5000)
+    journal.sync()
+    fork(journal, str(tmp_path / "branch"), 0, journal.end)
+    journal.end_segment()
+    journal.append(1, 0, 0, b"b", b"z" * 300)
+    journal.drop_below(journal.end, keep_open=True)
+    journal.drop_below(journal.end, keep_open=False)
+    assert not [name for name in os.listdir(directory) if name.endswith(".spare")]
+    journal.close()
+    branch = Journal.open(str(tmp_path / "branch"), 0)
+    assert payloads(branch.frames(0)) == [b"a"]
+    branch.close()
 
 
 def test_a_reader_sees_what_the_owner_has_told(directory: str) -> None:
