@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from helios_fs.cli.workspace import child
+from tests.exerciser.model import Difference
 from tests.exerciser.place import Place, run_helios
-from tests.exerciser.worker import ENDINGS, KILL, REMOUNT, STAY, work
+from tests.exerciser.shared import ROUNDS_PER_LOG, check_log, log_name
+from tests.exerciser.worker import BUSY, ENDINGS, KILL, REMOUNT, STAY, work
 from tests.mount.mounted import Workspace
 
 _PATIENCE_SECONDS: Final = 600
@@ -30,9 +32,12 @@ class Failed(Exception):
 class Worker:
     """A process and the way to it."""
 
+    number: int
     process: BaseProcess
     pipe: Connection
     operations: int = 0
+    records: int = 0
+    """That it has appended to the log of all."""
 
     def receive(self, seconds: float) -> Any:
         """Return what it says next. Raises Failed."""
@@ -56,16 +61,16 @@ def tree(workspace: Workspace, in_branch: bool) -> Place:
 
 
 @contextlib.contextmanager
-def workers(count: int, start: Callable[[int, Connection], BaseProcess]) -> Iterator[list[Worker]]:
+def workers(numbers: list[int], start: Callable[[int, Connection], BaseProcess]) -> Iterator[list[Worker]]:
     """Processes that are gone when the block ends, however it ends."""
     running: list[Worker] = []
     try:
-        for number in range(count):
+        for number in numbers:
             ours, theirs = multiprocessing.Pipe()
             process = start(number, theirs)
             process.start()
             theirs.close()
-            running.append(Worker(process, ours))
+            running.append(Worker(number, process, ours))
         yield running
     finally:
         for worker in running:
@@ -97,28 +102,41 @@ def exercise(
 
     def start(number: int, pipe: Connection) -> BaseProcess:
         log = logs / f"process{number}.log"
-        return spawning.Process(
-            target=work, args=(pipe, place, seed, number, operations, log), name=f"process {number}"
-        )
+        return spawning.Process(target=work, args=(pipe, place, seed, number, log), name=f"process {number}")
 
-    with workers(processes, start) as running:
+    with workers([*range(processes), BUSY], start) as running:
         rounds = 0
         while True:
             _round(running)
-            rounds += 1
+            _check_log(place, running, rounds)
             done = sum(worker.operations for worker in running)
+            rounds += 1
             if (seconds and time.monotonic() > end) or (operations and running[0].operations >= operations):
                 break
             ending = chance.choice(ENDINGS)
             say(f"round {rounds}: {done} operations, then {ending}")
             _tell(running, ending)
             _end_round(workspace, running, ending)
+            if ending != STAY:
+                _check_log(place, running, rounds - 1)
+                _tell(running, "mounted")
             if rounds % _ROUNDS_PER_GC == 0:
                 run_helios("gc", "--store", str(workspace.store))
         _tell(running, None)
         for worker in running:
             worker.receive(_PATIENCE_SECONDS)
     return done
+
+
+def _check_log(place: Place, running: list[Worker], rounds: int) -> None:
+    """Check the log of all after so many whole rounds; one that they have left is not needed any more."""
+    path = place.root / log_name(rounds)
+    if rounds >= ROUNDS_PER_LOG and rounds % ROUNDS_PER_LOG == 0:
+        (place.root / log_name(rounds - 1)).unlink(missing_ok=True)
+    try:
+        check_log(path, {worker.number: worker.records for worker in running if worker.number != BUSY})
+    except Difference as difference:
+        raise Failed(str(difference)) from difference
 
 
 def _tell(running: list[Worker], word: str | None) -> None:
@@ -136,7 +154,7 @@ def _round(running: list[Worker]) -> None:
             raise Failed(f"no end of the round: {[worker.process.name for worker in waiting.values()]}")
         for pipe in ready:
             worker = waiting.pop(pipe)  # type: ignore[call-overload]  # only connections are waited for
-            worker.operations = worker.receive(0)
+            worker.operations, worker.records = worker.receive(0)
 
 
 def _end_round(workspace: Workspace, running: list[Worker], ending: str) -> None:
@@ -148,4 +166,3 @@ def _end_round(workspace: Workspace, running: list[Worker], ending: str) -> None
     elif ending == KILL:
         workspace.kill()
     workspace.mount()
-    _tell(running, "mounted")

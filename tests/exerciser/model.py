@@ -17,7 +17,7 @@ class Content:
         self.history: list[tuple[int, str, int, int]] = []
         """(number of the operation, what it did, first byte, end): all that has changed it."""
         self._unsettled: dict[int, list[bytearray]] = {}
-        """Page -> what the daemon may have of it, where a mapping has stored into it and nothing has written it back."""
+        """Page -> what the daemon may have of it, where a mapping has stored into it since it was last written back."""
 
     @property
     def size(self) -> int:

@@ -57,6 +57,8 @@ WEIGHTS: Final = {
     "change_branch": 8,
     "look_into_branch": 8,
     "forget_branch": 1.5,
+    "append_shared": 20,
+    "change_part": 20,
     "seal": 3,
     "forget_pages": 12,
     "check_all": 15,

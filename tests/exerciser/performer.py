@@ -10,6 +10,7 @@ from tests.exerciser.opened import Descriptor, Mapping, map_pages
 from tests.exerciser.operations import MAPPINGS, MOST_BYTES, NAMES, SLOTS, Operation, data
 from tests.exerciser.past import Past
 from tests.exerciser.place import Place
+from tests.exerciser.shared import Shared
 
 _MOST_STORED: Final = 65_536
 DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
@@ -18,8 +19,9 @@ DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 class Performer:
     """The files of one process, in a folder of its own."""
 
-    def __init__(self, place: Place, folder: str, seed: str) -> None:
+    def __init__(self, place: Place, process: int, seed: str) -> None:
         """`seed` is what the data of writes come from."""
+        folder = f"w{process}"
         self._folder = place.root / folder
         self._folder.mkdir()
         self._place = place
@@ -28,6 +30,7 @@ class Performer:
         self._slots: list[Descriptor | None] = [None] * SLOTS
         self._mappings: list[Mapping | None] = [None] * MAPPINGS
         self._past = Past(place, folder)
+        self._shared = Shared(place, process)
 
     def perform(self, operation: Operation) -> None:
         """Carry out an operation. Raises Difference, or what the system call raised."""
@@ -163,7 +166,7 @@ class Performer:
         descriptor = self._slot(op, write=True, plain=True)
         payload = memoryview(data(self._seed, op, op.length))
         cuts = sorted({0, op.length, *(op.length * part // 7 for part in range(op.choice % 7))})
-        pieces = [payload[low:high] for low, high in zip(cuts, cuts[1:])]
+        pieces = [payload[low:high] for low, high in zip(cuts, cuts[1:], strict=False)]
         assert os.pwritev(descriptor.fd, pieces, op.offset) == op.length
         descriptor.content.write(op.number, f"writev {oct(descriptor.flags)}", op.offset, bytes(payload))
         self._check_around(descriptor, op.offset, op.offset + op.length)
@@ -420,6 +423,23 @@ class Performer:
     def _forget_branch(self, op: Operation) -> None:
         self._past.forget_branch(op.choice)
 
+    def next_round(self) -> None:
+        """Go on with the next round of all processes."""
+        self._shared.next_round()
+
+    @property
+    def records(self) -> int:
+        """How many it has appended to the log of all."""
+        return self._shared.records
+
+    # -- What all processes change -----------------------------------------------------------------------------------
+
+    def _append_shared(self, op: Operation) -> None:
+        self._shared.append(op.length, os.O_WRONLY if op.choice % 2 else os.O_RDWR)
+
+    def _change_part(self, op: Operation) -> None:
+        self._shared.change_part(op.number, op.offset, data(self._seed, op, op.length), mapped=op.choice % 3 == 0)
+
     # -- When the mount goes -----------------------------------------------------------------------------------------
 
     def let_go(self) -> None:
@@ -430,6 +450,7 @@ class Performer:
         self._mappings = [None] * MAPPINGS
         for slot in range(SLOTS):
             self._close_slot(slot)
+        self._shared.let_go()
 
     def survive(self, killed: bool) -> None:
         """Look at everything on the new mount; `killed`: the daemon died while descriptors and mappings were open."""
@@ -444,6 +465,8 @@ class Performer:
             if mapping is not None:
                 mapping.memory.close()
         self._mappings = [None] * MAPPINGS
+        self._shared.let_go()
+        self._shared.check_part()
         # A file with two names is adopted once.
         for content, name in {id(content): (content, name) for name, content in self._names.items()}.values():
             if killed:

@@ -9,14 +9,14 @@ from tests.exerciser.exercise import tree
 from tests.exerciser.operations import Operation, load, save
 from tests.exerciser.performer import Performer
 from tests.exerciser.place import ROOT
-from tests.exerciser.worker import KILL, REMOUNT, STAY
+from tests.exerciser.worker import ENDINGS, KILL, REMOUNT, STAY
 from tests.mount.mounted import Workspace
 
 
 def replay(log: Path, workspace: Workspace, in_branch: bool) -> None:
     """Carry out the operations of a log on a mount. Raises what the failure raised."""
     seed, operations = load(log)
-    performer = Performer(tree(workspace, in_branch), "again", seed)
+    performer = Performer(tree(workspace, in_branch), 0, seed)
     try:
         for operation in operations:
             _carry_out(performer, workspace, operation)
@@ -35,6 +35,8 @@ def _carry_out(performer: Performer, workspace: Workspace, operation: Operation)
         performer.survive(killed=True)
     elif operation.kind != STAY:
         performer.perform(operation)
+    if operation.kind in ENDINGS:
+        performer.next_round()
 
 
 def reduce(log: Path, folder: Path, in_branch: bool, tries: int = 2) -> None:
