@@ -31,6 +31,7 @@ WEIGHTS: Final = {
     "write": 100,
     "pwrite": 120,
     "writev": 30,
+    "burst": 20,
     "read": 60,
     "pread": 80,
     "truncate": 30,

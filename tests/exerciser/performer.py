@@ -171,6 +171,20 @@ class Performer:
         descriptor.content.write(op.number, f"writev {oct(descriptor.flags)}", op.offset, bytes(payload))
         self._check_around(descriptor, op.offset, op.offset + op.length)
 
+    def _burst(self, op: Operation) -> None:
+        """Write many small pieces beside each other, or over each other, and read all of it now and then."""
+        descriptor = self._slot(op, write=True, plain=True)
+        pieces = 10 + op.choice % 40
+        payload = data(self._seed, op, 64 * pieces)
+        for number in range(pieces):
+            start = op.offset + (number * (1 + op.choice % 90) * 7) % 8192
+            piece = payload[64 * number : 64 * number + 1 + (number * op.choice) % 64]
+            descriptor.pwrite(piece, start)
+            descriptor.content.write(op.number, f"burst {oct(descriptor.flags)}", start, piece)
+            if number % 19 == 18:
+                self._check_around(descriptor, op.offset, op.offset + 8192)
+        self._check_around(descriptor, op.offset, op.offset + 8192)
+
     def _truncate(self, op: Operation) -> None:
         content = self._existing(op.name)
         os.truncate(self._path(op.name), op.offset)
