@@ -17,7 +17,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.exerciser")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--operations", type=int, default=0, help="of each process, instead of --seconds")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--branch", action="store_true", help="in a branch, not in the working tree")
     parser.add_argument("--folder", type=Path, help="for the store, the mount and logs; default: a new one in /tmp")
@@ -41,8 +40,7 @@ def main() -> int:
                 given.seed,
                 given.processes,
                 folder,
-                0 if given.operations else given.seconds,
-                given.operations,
+                given.seconds,
                 given.branch,
                 lambda line: print(f"{time.monotonic() - begun:.0f} s, {line}", flush=True),
             )

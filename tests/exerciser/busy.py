@@ -4,7 +4,6 @@ import os
 from typing import Final
 
 from tests.exerciser.model import Difference
-from tests.exerciser.operations import Operation
 from tests.exerciser.place import Place
 
 _FILES: Final = 40
@@ -23,9 +22,8 @@ class Busy:
         self._expected: dict[str, bytes] = {}
         self._snapshots: list[tuple[str, dict[str, bytes]]] = []
 
-    def perform(self, operation: Operation) -> None:
+    def step(self, number: int) -> None:
         """Write some of the files, take a snapshot, and have it sealed."""
-        number = operation.number
         for at in range(_FILES):
             name = f"f{(number * 7 + at) % (3 * _FILES)}"
             content = b"%d %s\n" % (number, os.fsencode(name)) * (1 + (number * at) % 300)
@@ -39,14 +37,8 @@ class Busy:
             gone = self._snapshots.pop(number % _SNAPSHOTS)[0]
             (self._place.root / ".snapshots" / gone).rmdir()
 
-    def next_round(self) -> None:
-        """Nothing changes with a round."""
-
-    def let_go(self) -> None:
-        """Nothing stays open."""
-
-    def survive(self, killed: bool) -> None:
-        """Look at everything on the new mount."""
+    def look(self) -> None:
+        """Look whether all files, and those in snapshots, are as they were written."""
         trees = [(f".snapshots/{name}/busy", expected) for name, expected in self._snapshots]
         for path, expected in [("busy", self._expected), *trees]:
             folder = self._place.root / path

@@ -57,7 +57,7 @@ def tree(workspace: Workspace, in_branch: bool) -> Place:
     if not in_branch:
         return Place(workspace.path, workspace.store)
     (workspace.path / ".branches" / BRANCH).mkdir(exist_ok=True)
-    return Place(workspace.path / ".branches" / BRANCH, workspace.store, child(workspace.store, "main", BRANCH))
+    return Place(workspace.path / ".branches" / BRANCH, workspace.store, child(str(workspace.store), "main", BRANCH))
 
 
 @contextlib.contextmanager
@@ -86,12 +86,11 @@ def exercise(
     seed: int,
     processes: int,
     logs: Path,
-    seconds: float = 0,
-    operations: int = 0,
+    seconds: float,
     in_branch: bool = False,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Exercise for so many seconds, or each process for so many operations; return how many were done in all.
+    """Exercise for so many seconds; return how many operations were done in all.
 
     Raises Failed. The endings of rounds depend on the seed, as all that the processes do.
     """
@@ -111,7 +110,7 @@ def exercise(
             _check_log(place, running, rounds)
             done = sum(worker.operations for worker in running)
             rounds += 1
-            if (seconds and time.monotonic() > end) or (operations and running[0].operations >= operations):
+            if time.monotonic() > end:
                 break
             ending = chance.choice(ENDINGS)
             say(f"round {rounds}: {done} operations, then {ending}")

@@ -66,7 +66,7 @@ WEIGHTS: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One operation: its number, which says what it writes too, its kind, and whatever else it takes."""
 
@@ -84,10 +84,10 @@ class Operation:
 
 
 class Generator:
-    """The operations of one process, one after the other."""
+    """The operations of one process, one after the other, from a beginning with nothing."""
 
-    def __init__(self, seed: int, process: int) -> None:
-        self._chance = random.Random(f"{seed} {process}")
+    def __init__(self, seed: str) -> None:
+        self._chance = random.Random(seed)
         self._kinds = list(WEIGHTS)
         self._weights = list(WEIGHTS.values())
         self.number = 0

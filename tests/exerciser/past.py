@@ -62,6 +62,13 @@ class Past:
             (self._place.root / ".snapshots" / name).rmdir()
             del self._snapshots[name]
 
+    def forget_all(self) -> None:
+        """Delete all snapshots and branches."""
+        while self._snapshots:
+            self.forget(0)
+        while self._branches:
+            self.forget_branch(0)
+
     # -- Branches ----------------------------------------------------------------------------------------------------
 
     def branch(self, number: int, names: dict[str, Content]) -> None:

@@ -5,113 +5,21 @@ from pathlib import Path
 from typing import Final
 
 from tests.exerciser import opened
-from tests.exerciser.model import PAGE, Content, Difference
+from tests.exerciser.files import Files
+from tests.exerciser.model import PAGE, Content
 from tests.exerciser.opened import Descriptor, Mapping, map_pages
-from tests.exerciser.operations import MAPPINGS, MOST_BYTES, NAMES, SLOTS, Operation, data
-from tests.exerciser.past import Past
-from tests.exerciser.place import Place
-from tests.exerciser.shared import Shared
+from tests.exerciser.operations import MAPPINGS, MOST_BYTES, SLOTS, Operation, data
 
 _MOST_STORED: Final = 65_536
 DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 
 
-class Performer:
-    """The files of one process, in a folder of its own."""
-
-    def __init__(self, place: Place, process: int, seed: str) -> None:
-        """`seed` is what the data of writes come from."""
-        folder = f"w{process}"
-        self._folder = place.root / folder
-        self._folder.mkdir()
-        self._place = place
-        self._seed = seed
-        self._names: dict[str, Content] = {}
-        self._slots: list[Descriptor | None] = [None] * SLOTS
-        self._mappings: list[Mapping | None] = [None] * MAPPINGS
-        self._past = Past(place, folder)
-        self._shared = Shared(place, process)
+class Performer(Files):
+    """Does to the files of one process what an operation says."""
 
     def perform(self, operation: Operation) -> None:
         """Carry out an operation. Raises Difference, or what the system call raised."""
         getattr(self, f"_{operation.kind}")(operation)
-
-    # -- Finding what an operation is about --------------------------------------------------------------------------
-
-    def _path(self, name: str) -> Path:
-        return self._folder / name
-
-    def _slot(
-        self,
-        op: Operation,
-        read: bool = False,
-        write: bool = False,
-        plain: bool = False,
-        content: Content | None = None,
-    ) -> Descriptor:
-        """Return a descriptor that can do this: the operation's, the next that can, or a new one.
-
-        `plain`: neither O_APPEND nor O_DIRECT. `content`: not of this file.
-        """
-        for step in range(SLOTS):
-            found = self._slots[(op.slot + step) % SLOTS]
-            if (
-                found is not None
-                and not (read and not found.readable)
-                and not (write and not found.writable)
-                and not (plain and found.flags & (os.O_APPEND | os.O_DIRECT))
-                and found.content is not content
-            ):
-                return found
-        names = [op.name]
-        if content is not None:
-            names = [name for name in (op.name, *NAMES) if self._names.get(name) is not content] or names
-        self._open_slot(op.slot, names[0], os.O_RDWR)
-        found = self._slots[op.slot]
-        assert found is not None
-        return found
-
-    def _open_slot(self, slot: int, name: str, flags: int) -> None:
-        self._close_slot(slot)
-        fd = os.open(self._path(name), flags | os.O_CREAT, 0o644)
-        content = self._names.setdefault(name, Content())
-        if flags & os.O_TRUNC:
-            content.truncate(0, 0)
-        self._slots[slot] = Descriptor(fd, flags, content)
-        self._check_size(fd, content)
-
-    def _close_slot(self, slot: int) -> None:
-        descriptor = self._slots[slot]
-        if descriptor is not None:
-            self._slots[slot] = None
-            os.close(descriptor.fd)
-
-    def _existing(self, name: str) -> Content:
-        """Return a file, made where there was none."""
-        if name not in self._names:
-            os.close(os.open(self._path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            self._names[name] = Content()
-        return self._names[name]
-
-    @staticmethod
-    def _check_size(fd: int, content: Content) -> None:
-        size = os.fstat(fd).st_size
-        if size != content.size:
-            raise Difference(f"the file has {size} bytes, not {content.size}; changed by {content.history[-8:]}")
-
-    def _check_around(self, descriptor: Descriptor, offset: int, end: int) -> None:
-        """Compare what was changed and a page on both sides, through another descriptor where one can be had."""
-        self._check_size(descriptor.fd, descriptor.content)
-        reader = descriptor if descriptor.readable else None
-        for other in self._slots:
-            if other is not None and other.content is descriptor.content and other.readable:
-                reader = other
-        low = max(0, offset - offset % PAGE - PAGE)
-        length = end - low + 2 * PAGE
-        length -= length % PAGE
-        if reader is not None:
-            found = reader.pread(length, low)
-            descriptor.content.compare(low, found, f"read back through {oct(reader.flags)}", length=length)
 
     # -- Opening and closing -----------------------------------------------------------------------------------------
 
@@ -217,34 +125,8 @@ class Performer:
         descriptor.position += len(found)
         return None
 
-    def _check_path(self, name: str, offset: int = 0) -> None:
-        """Compare a file through its name, from `offset` on."""
-        content = self._names[name]
-        fd = os.open(self._path(name), os.O_RDONLY)
-        try:
-            self._check_size(fd, content)
-            length = content.size - offset + PAGE
-            content.compare(offset, os.pread(fd, length, offset), f"{name} opened anew", length=length)
-        finally:
-            os.close(fd)
-
     def _check_all(self, op: Operation) -> None:
         self._check_files()
-
-    def _check_files(self) -> None:
-        found = sorted(os.listdir(self._folder))
-        if found != sorted(self._names):
-            raise Difference(f"the folder holds {found}, not {sorted(self._names)}")
-        for name in self._names:
-            self._check_path(name)
-        for descriptor in self._slots:
-            if descriptor is not None and descriptor.readable:
-                content = descriptor.content
-                length = content.size + PAGE
-                length += -length % PAGE
-                content.compare(0, descriptor.pread(length, 0), f"all through {oct(descriptor.flags)}", whole=True)
-        for mapping in self._mappings:
-            self._check_mapping(mapping)
 
     def _seek_holes(self, op: Operation) -> None:
         """The kernel's own answer where a filesystem has none: all is data, and the hole is the end."""
@@ -307,12 +189,6 @@ class Performer:
             length = min(op.length, mapping.reach() - low)
             found = mapping.memory[low : low + length]
             mapping.content.compare(mapping.offset + low, found, "in a mapping", length=length)
-
-    @staticmethod
-    def _check_mapping(mapping: Mapping | None) -> None:
-        if mapping is not None:
-            length = mapping.reach()
-            mapping.content.compare(mapping.offset, mapping.memory[:length], "all of a mapping", length=length)
 
     def _msync(self, op: Operation) -> None:
         mapping = self._mappings[op.choice % MAPPINGS]
@@ -437,22 +313,11 @@ class Performer:
     def _forget_branch(self, op: Operation) -> None:
         self._past.forget_branch(op.choice)
 
-    def next_round(self) -> None:
-        """Go on with the next round of all processes."""
-        self._shared.next_round()
-
-    @property
-    def records(self) -> int:
-        """How many it has appended to the log of all."""
-        return self._shared.records
-
-    # -- What all processes change -----------------------------------------------------------------------------------
-
     def _append_shared(self, op: Operation) -> None:
-        self._shared.append(op.length, os.O_WRONLY if op.choice % 2 else os.O_RDWR)
+        self.shared.append(op.length, os.O_WRONLY if op.choice % 2 else os.O_RDWR)
 
     def _change_part(self, op: Operation) -> None:
-        self._shared.change_part(op.number, op.offset, data(self._seed, op, op.length), mapped=op.choice % 3 == 0)
+        self.shared.change_part(op.number, op.offset, data(self._seed, op, op.length), mapped=op.choice % 3 == 0)
 
     # -- When the mount goes -----------------------------------------------------------------------------------------
 
@@ -464,7 +329,15 @@ class Performer:
         self._mappings = [None] * MAPPINGS
         for slot in range(SLOTS):
             self._close_slot(slot)
-        self._shared.let_go()
+        self.shared.let_go()
+
+    def clear(self) -> None:
+        """Remove all that there is: another performer begins anew."""
+        self.let_go()
+        self._past.forget_all()
+        for name in self._names:
+            os.unlink(self._path(name))
+        self._folder.rmdir()
 
     def survive(self, killed: bool) -> None:
         """Look at everything on the new mount; `killed`: the daemon died while descriptors and mappings were open."""
@@ -479,8 +352,8 @@ class Performer:
             if mapping is not None:
                 mapping.memory.close()
         self._mappings = [None] * MAPPINGS
-        self._shared.let_go()
-        self._shared.check_part()
+        self.shared.let_go()
+        self.shared.check_part()
         # A file with two names is adopted once.
         for content, name in {id(content): (content, name) for name, content in self._names.items()}.values():
             if killed:

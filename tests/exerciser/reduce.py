@@ -36,7 +36,7 @@ def _carry_out(performer: Performer, workspace: Workspace, operation: Operation)
     elif operation.kind != STAY:
         performer.perform(operation)
     if operation.kind in ENDINGS:
-        performer.next_round()
+        performer.shared.next_round()
 
 
 def reduce(log: Path, folder: Path, in_branch: bool, tries: int = 2) -> None:

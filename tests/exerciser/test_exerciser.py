@@ -25,7 +25,7 @@ def seed() -> int:
 
 @pytest.mark.parametrize("in_branch", [False, True], ids=["working tree", "branch"])
 def test_every_byte_is_what_the_model_says(tmp_path: Path, in_branch: bool) -> None:
-    seconds = float(os.environ.get("HELIOS_EXERCISER_SECONDS", "3600")) / 2 if TORTURE else 5
+    seconds = float(os.environ.get("HELIOS_EXERCISER_SECONDS", "3600")) / 2 if TORTURE else 4
     with one_workspace(tmp_path) as workspace:
         done = exercise(workspace, seed(), 2, tmp_path, seconds, in_branch=in_branch)
     print(f"{done} operations, no difference")
