@@ -8,6 +8,8 @@ T3. Journal segments go only after the results of the seal that passed them are 
 T4. Segments go only while no branch waits for a journal of its own: that will share them.
 T5. What this mount reads of the store is pinned there for all other processes: the tree it stands on, also while a
     newer one is published and not yet taken in, the snapshots that are looked at, files that are open without a name.
+T6. The new base and the trees of the snapshots that were sealed with it come into use at one instant: a view that is
+    not told of its tree yet must not find the base of a later state below it.
 """
 
 import logging
@@ -193,18 +195,20 @@ class Sealing:
         if not isinstance(begun, messages.Begun):
             raise StoreFault(f"the sealer answered out of turn: {type(begun).__name__}")
         tree = await self._tree(begun.head.tree)
+        sealed_trees = dict(begun.snapshots)
+        trees = await self._trees_of_shown(sealed_trees)
+        # T6: nothing waits from here until every view knows where to read from.
         index = worktree.index
         index.links = tree.links
         index.base_root = tree.root
         for snapshot_id, tree_id in begun.snapshots:
             worktree.snapshots.sealed(snapshot_id, tree_id)
-        sealed_trees = dict(begun.snapshots)
         for shown in self._nodes.shown():
             its_tree = sealed_trees.get(shown.snapshot_id)
             if its_tree is None:
                 shown.view.rebased()
             else:
-                shown.view.rebased(its_tree, await self._tree(its_tree))
+                shown.view.rebased(its_tree, trees[its_tree])
         rebase = Rebase(index, begun.head.epoch - 1, begun.head.lsn)
         while isinstance(batch := await self._sealer.hear(), messages.Batch):
             rebase.take(batch.sealed)
@@ -221,6 +225,18 @@ class Sealing:
         self._oldest_at = time.monotonic()
         self._set_bound(begun.head.lsn + BOUND_BYTES)
         self._report_progress()
+
+    async def _trees_of_shown(self, sealed: dict[str, bytes]) -> dict[bytes, Tree]:
+        """Return the trees of those of the snapshots that are looked at when it returns."""
+        trees: dict[bytes, Tree] = {}
+        while True:
+            wanted = {sealed[shown.snapshot_id] for shown in self._nodes.shown() if shown.snapshot_id in sealed}
+            missing = wanted - trees.keys()
+            if not missing:
+                return trees
+            # Somebody may begin to look at another one meanwhile.
+            for tree_id in missing:
+                trees[tree_id] = await self._tree(tree_id)
 
     async def _tree(self, tree_id: bytes) -> Tree:
         return await trio.to_thread.run_sync(self._store.objects.tree, tree_id)
