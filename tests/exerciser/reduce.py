@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from helios_fs.errors import HeliosError
 from tests.exerciser.exercise import tree
 from tests.exerciser.operations import Operation, load, save
 from tests.exerciser.performer import Performer
-from tests.exerciser.place import ROOT
+from tests.exerciser.place import ROOT, Place
 from tests.exerciser.worker import ENDINGS, KILL, REMOUNT, STAY
 from tests.mount.mounted import Workspace
 
@@ -16,12 +19,35 @@ from tests.mount.mounted import Workspace
 def replay(log: Path, workspace: Workspace, in_branch: bool) -> None:
     """Carry out the operations of a log on a mount. Raises what the failure raised."""
     seed, operations = load(log)
-    performer = Performer(tree(workspace, in_branch), 0, seed)
+    place = tree(workspace, in_branch)
+    performer = Performer(place, 0, seed)
+    with _sealing(place):
+        try:
+            for operation in operations:
+                _carry_out(performer, workspace, operation)
+        finally:
+            performer.let_go()
+
+
+@contextmanager
+def _sealing(place: Place) -> Iterator[None]:
+    """Ask for one seal after the other, as other processes did when the log was written."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(0.02):
+            try:
+                place.seal()
+            except (HeliosError, OSError, AssertionError):
+                pass  # the mount is away for a moment
+
+    asking = threading.Thread(target=ask)
+    asking.start()
     try:
-        for operation in operations:
-            _carry_out(performer, workspace, operation)
+        yield
     finally:
-        performer.let_go()
+        ended.set()
+        asking.join()
 
 
 def _carry_out(performer: Performer, workspace: Workspace, operation: Operation) -> None:
