@@ -80,7 +80,7 @@ class Server:
 
     def pgbench(self, seconds: int) -> "subprocess.Popen[str]":
         """Start clients that move money about; each acknowledged move is a line in pgbench_history."""
-        command = (need("pgbench", "postgresql-contrib"), "-c", str(CLIENTS), "-T", str(seconds), "-n")
+        command = (need("pgbench", "postgresql"), "-c", str(CLIENTS), "-T", str(seconds), "-n")
         return subprocess.Popen(
             [*self._unprivileged, *command],
             env=os.environ | self._environment,
