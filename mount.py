@@ -39,6 +39,7 @@ TEST_COMMANDS = {
     "zip": "zip",
     "unzip": "unzip",
     "patch": "patch",
+    "node": "nodejs",
     "npm": "npm",
     "initdb": "postgresql",
 }

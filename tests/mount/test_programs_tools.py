@@ -275,11 +275,40 @@ cat all
 """
 
 
-def test_a_shell_script_does_the_same_as_on_the_disk(folder: Path, tmp_path: Path) -> None:
+NODE_SCRIPT = """
+const fs = require('fs'), path = require('path');
+for (let i = 0; i < 20; i++) {
+  fs.mkdirSync(`tree/d${i % 3}`, {recursive: true});
+  fs.writeFileSync(`tree/d${i % 3}/f${i}`, 'x'.repeat(i * 100));
+}
+fs.cpSync('tree', 'copy', {recursive: true, preserveTimestamps: true});
+fs.copyFileSync('tree/d1/f1', 'one', fs.constants.COPYFILE_FICLONE);
+try { fs.copyFileSync('one', 'one', fs.constants.COPYFILE_EXCL); } catch (error) { console.log(error.code); }
+fs.renameSync('tree/d2', 'copy/moved');
+fs.appendFileSync('one', 'appended');
+fs.truncateSync('copy/moved/f5', 3);
+fs.symlinkSync('copy', 'link', 'dir');
+fs.rmSync('tree', {recursive: true});
+const fd = fs.openSync('one', 'r+');
+fs.writeSync(fd, 'XX', 4); fs.fsyncSync(fd); fs.closeSync(fd);
+console.log(fs.readFileSync('one', 'latin1'), fs.existsSync('tree'), fs.realpathSync('link') === path.resolve('copy'));
+const size = name => fs.statSync(name).isDirectory() || fs.statSync(name).size;
+console.log(fs.readdirSync('.', {recursive: true}).sort().map(name => [name, size(name)]));
+(async () => {
+  await Promise.all([...Array(50).keys()].map(i => fs.promises.writeFile(`async${i}`, String(i))));
+  const read = await Promise.all([...Array(50).keys()].map(i => fs.promises.readFile(`async${i}`, 'utf8')));
+  console.log(read.reduce((sum, text) => sum + Number(text), 0));
+})();
+"""
+
+
+@pytest.mark.parametrize("language", ["bash", "node"])
+def test_a_script_does_the_same_as_on_the_disk(folder: Path, tmp_path: Path, language: str) -> None:
+    command = {"bash": ("bash", "-c", SCRIPT), "node": (need("node", "nodejs"), "-e", NODE_SCRIPT)}[language]
     (tmp_path / "plain").mkdir()
-    printed = [run("bash", "-c", SCRIPT, where=place) for place in (folder, tmp_path / "plain")]
+    printed = [run(*command, where=place) for place in (folder, tmp_path / "plain")]
     assert printed[0] == printed[1]
-    assert "through" in printed[0]
+    assert ("through" if language == "bash" else "1225") in printed[0]
 
 
 def test_tail_follows_and_logs_rotate(folder: Path) -> None:
