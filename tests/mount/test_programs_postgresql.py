@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -78,23 +79,29 @@ class Server:
         """Return what a query answers, one row a line."""
         return self.run("psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", query).strip()
 
-    def pgbench(self, seconds: int) -> "subprocess.Popen[str]":
-        """Start clients that move money about; each acknowledged move is a line in pgbench_history."""
+    @contextmanager
+    def pgbench(self, seconds: int) -> Iterator["subprocess.Popen[str]"]:
+        """Clients that move money about, for as long as the context lasts; each move is a line in pgbench_history."""
         command = (need("pgbench", "postgresql"), "-c", str(CLIENTS), "-T", str(seconds), "-n")
-        return subprocess.Popen(
+        clients = subprocess.Popen(
             [*self._unprivileged, *command],
             env=os.environ | self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        try:
+            yield clients
+        finally:
+            clients.kill()
+            clients.communicate()
 
     def kill(self) -> None:
         """Kill the server and all that it has started; return when they are gone."""
         assert self._postmaster is not None
         number = self._postmaster.pid
-        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
-        killers = [Killer(process) for process in (number, *map(int, children))]
+        children = map(int, Path(f"/proc/{number}/task/{number}/children").read_text().split())
+        killers = [Killer(number), *(killer for child in children if (killer := find_killer(child)) is not None)]
         for killer in killers:
             killer.kill()
         for killer in killers:
@@ -105,6 +112,14 @@ class Server:
         """Compare the balances, every page's checksum and every index with its table."""
         assert self.ask(BALANCES) == "t"
         self.run("pg_amcheck", "--install-missing", "--heapallindexed", "-d", "postgres")
+
+
+def find_killer(process: int) -> Killer | None:
+    """Return what kills a process, or None where it has just ended by itself."""
+    try:
+        return Killer(process)
+    except ProcessLookupError:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +163,8 @@ def acknowledged(clients: "subprocess.Popen[str]", code: int) -> int:
 
 def test_every_move_is_there_after_a_remount(shared: Workspace, server: Server) -> None:
     before = moves(server)
-    done = acknowledged(server.pgbench(SECONDS), 0)
+    with server.pgbench(SECONDS) as clients:
+        done = acknowledged(clients, 0)
     assert done > 0
     server.ask("vacuum full pgbench_accounts")
     server.stop()
@@ -162,12 +178,12 @@ def test_every_move_is_there_after_a_remount(shared: Workspace, server: Server) 
 def test_every_move_is_there_after_a_kill(shared: Workspace, server: Server, killed: str) -> None:
     for _ in range(10 if TORTURE else 1):
         before = moves(server)
-        clients = server.pgbench(600)
-        work(server, 200)
-        if killed == "daemon":
-            shared.kill()
-        server.kill()
-        done = acknowledged(clients, 2)
+        with server.pgbench(600) as clients:
+            work(server, 200)
+            if killed == "daemon":
+                shared.kill()
+            server.kill()
+            done = acknowledged(clients, 2)
         if killed == "daemon":
             shared.mount()
         server.start()
@@ -178,13 +194,13 @@ def test_every_move_is_there_after_a_kill(shared: Workspace, server: Server, kil
 
 def test_a_snapshot_of_a_running_server_recovers(shared: Workspace, server: Server, tmp_path: Path) -> None:
     """A snapshot is one instant of all files, as a power cut is: what was committed before it is in it."""
-    clients = server.pgbench(600)
-    seen = work(server, 50)
-    (shared.path / ".snapshots" / "live").mkdir()
-    no_more = moves(server) + CLIENTS
-    run("cp", "-a", shared.path / ".snapshots/live/data", tmp_path)
-    server.kill()
-    acknowledged(clients, 2)
+    with server.pgbench(600) as clients:
+        seen = work(server, 50)
+        (shared.path / ".snapshots" / "live").mkdir()
+        no_more = moves(server) + CLIENTS
+        run("cp", "-a", shared.path / ".snapshots/live/data", tmp_path)
+        server.kill()
+        acknowledged(clients, 2)
     (tmp_path / "data/postmaster.pid").unlink()
     copy = Server(tmp_path, server.socket)
     copy.start()
