@@ -214,8 +214,7 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
     """Run one mount from beginning to end."""
     store = Store.open(store_path)
     try:
-        lock = store.lock_branch(branch)
-        try:
+        with store.lock_branch(branch):
             try:
                 daemon = Daemon(store, branch, mountpoint, options, branch)
             except StoreFull:
@@ -224,8 +223,6 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
                     raise
                 daemon = Daemon(store, branch, mountpoint, options, branch)
             _run(daemon, f"{store.path} (branch {branch})", mountpoint, ready_fd)
-        finally:
-            lock.release()
     finally:
         store.close()
 
