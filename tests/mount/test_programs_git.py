@@ -136,7 +136,7 @@ def test_a_submodule(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_thousands_of_objects(shared: Workspace, folder: Path) -> None:
-    files = 1000
+    files = 3000 if TORTURE else 700
     repository, clone = folder / "repository", folder / "clone"
     for seed in (8, 9):
         commit_files(repository, files, seed)
