@@ -100,11 +100,27 @@ def test_the_kernels_overlayfs_over_a_mount(shared: Workspace, folder: Path, tmp
         assert differences(upper, folder / f"layer{number}") == ""
 
 
-def test_overlayfs_refuses_a_mount_as_its_upper_directory(folder: Path) -> None:
-    """It wants RENAME_WHITEOUT there of every filesystem like FUSE (that revalidates names), and mounts nothing."""
-    for name in ("lower", "upper", "work", "merged"):
-        (folder / name).mkdir()
-    options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
-    run("mount", "-t", "overlay", "overlay", "-o", options, folder / "merged", code=32)
-    assert not os.path.ismount(folder / "merged")
-    assert os.listdir(folder / "upper") == []
+def test_the_kernels_overlayfs_writes_into_a_mount(shared: Workspace, folder: Path, tmp_path: Path) -> None:
+    """Its upper directory wants whiteouts by rename of every filesystem that revalidates names, as FUSE does."""
+    merged, lower, upper, work = (folder / name for name in ("merged", "lower", "upper", "work"))
+    for directory in (merged, lower, upper, work):
+        directory.mkdir()
+    for name in ("changed", "removed", "moved"):
+        (lower / name).write_text("from the lower layer\n")
+    (lower / "directory").mkdir()
+    (lower / "directory/file").write_text("below\n")
+    with overlaid(merged, lower, upper, work):
+        run("sed", "-i", "s/lower/upper/", merged / "changed")
+        (merged / "removed").unlink()
+        (merged / "moved").rename(merged / "elsewhere")
+        run("rm", "-rf", merged / "directory")
+        (merged / "directory").mkdir()
+        (merged / "directory/new").write_text("new\n")
+        assert sorted(os.listdir(merged)) == ["changed", "directory", "elsewhere"]
+    with overlaid(merged, lower, upper, work):
+        assert sorted(os.listdir(merged)) == ["changed", "directory", "elsewhere"]
+        assert (merged / "changed").read_text() == "from the upper layer\n"
+        assert os.listdir(merged / "directory") == ["new"]
+    for name in ("removed", "moved"):
+        status = (upper / name).lstat()
+        assert stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
