@@ -181,7 +181,7 @@ def users_of(mountpoint: str, daemon: int) -> list[str]:
 
 
 def _parent(pid: str) -> int:
-    """Return who started a process; 0 where it is gone. The second field of its stat is a name in brackets (proc(5))."""
+    """Return who started a process; 0 where it is gone. Its name, in brackets, may have spaces (proc(5))."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])

@@ -111,3 +111,14 @@ def for_once(reply: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
     for field in _FIELDS:
         setattr(_once, field, getattr(reply, field))
     return _once
+
+
+def for_removal(nodeid: int, mode: int, uid: int) -> pyfuse3.EntryAttributes:
+    """Return attributes of something that its owner may take away, and that the kernel must ask for again."""
+    _once.st_ino = nodeid
+    _once.generation = 0
+    _once.st_mode = mode
+    _once.st_nlink = 2 if stat.S_ISDIR(mode) else 1
+    _once.st_uid = uid
+    _once.st_size = 0
+    return _once

@@ -11,6 +11,8 @@ F3. What somebody has opened since the change keeps the name that the kernel kno
 """
 
 import errno
+import itertools
+import os
 import stat
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +21,14 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
 from helios_fs.fuse import attributes
+from helios_fs.fuse.nodes import CONTROL_VIEW, GONE_RANGE, VIEW_SHIFT
 
 if TYPE_CHECKING:
     from helios_fs.fuse.mount import Mount
 
 Key = tuple[int, bytes]
 """Nodeid of a directory, and a name in it."""
+_GONE: Final = (CONTROL_VIEW << VIEW_SHIFT) | GONE_RANGE
 NOBODY: Final = -1
 """No process; the kernel's number for one of another pid namespace is 0."""
 
@@ -42,10 +46,12 @@ class Pretence:
         self._plain: dict[str, Callable[..., Any]] = {name: getattr(mount, name) for name in self.handlers()}
         self.process = NOBODY
         """Number of the process, while there is one."""
+        self._gone: dict[Key, int] = {}
         self._made: set[Key] = set()
         self._moved: Mapping[Key, Key] = {}
         self._shown: dict[Key, int] = {}
-        """Old names that the process has seen -> what they showed it."""
+        """Names that are gone and that the process has seen all the same -> the nodeid that it saw."""
+        self._removals = itertools.count()
         self._opened: set[int] = set()
         """What was opened since the first change that is not told yet, by whomever."""
 
@@ -56,6 +62,8 @@ class Pretence:
             "mknod": self.mknod,
             "mkdir": self.mkdir,
             "symlink": self.symlink,
+            "unlink": self.unlink,
+            "rmdir": self.rmdir,
             "rename": self.rename,
             "setattr": self.setattr,
             "open": self.open,
@@ -65,21 +73,27 @@ class Pretence:
         """Take over."""
         self._mount.divert(self.handlers())
 
-    def expect(self, made: set[Key], moved: Mapping[Key, Key]) -> None:
-        """Say which names the process makes next, and which that are gone it moves to one of them."""
-        self._made, self._moved = made, moved
+    def expect(self, gone: dict[Key, int], made: set[Key], moved: Mapping[Key, Key]) -> None:
+        """Say which names the process removes next, and of what mode; which it makes; which it moves to one of them."""
+        self._gone, self._made, self._moved = gone, made, moved
         self._shown.clear()
 
     def end(self) -> None:
         """Let requests take their usual way again."""
         self._mount.divert({})
-        self.expect(set(), {})
+        self.expect({}, set(), {})
         self._opened.clear()
 
     async def _find(self, key: Key, ctx: RequestContext) -> EntryAttributes | None:
         """Return what a name means, or None. It counts as a lookup: the kernel hears of it, or `_give_back`."""
         reply = await self._lookup(*key, ctx)
         return reply if reply.st_ino else None
+
+    async def _is_there(self, key: Key, ctx: RequestContext) -> bool:
+        found = await self._find(key, ctx)
+        if found is not None:
+            await self._give_back(found)
+        return found is not None
 
     async def _give_back(self, found: EntryAttributes) -> None:
         await self._forget([(found.st_ino, 1)])
@@ -93,6 +107,10 @@ class Pretence:
         return self._look((parent_inode, name), ctx)
 
     async def _look(self, key: Key, ctx: RequestContext) -> EntryAttributes:
+        mode = self._gone.pop(key, None)
+        if mode is not None and (key in self._made or not await self._is_there(key, ctx)):
+            self._shown[key] = nodeid = _GONE | next(self._removals)
+            return attributes.for_removal(nodeid, mode, os.geteuid())
         new = self._moved.get(key)
         if new is not None:
             found = await self._find(key, ctx)
@@ -139,6 +157,23 @@ class Pretence:
         self._made.discard(key)
         return found
 
+    def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
+        """Take a name away."""
+        if ctx.pid != self.process:
+            return self._plain["unlink"](parent_inode, name, ctx)
+        return self._remove((parent_inode, name))
+
+    def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> Any:
+        """Remove a directory."""
+        if ctx.pid != self.process:
+            return self._plain["rmdir"](parent_inode, name, ctx)
+        return self._remove((parent_inode, name))
+
+    async def _remove(self, key: Key) -> None:
+        # Where the kernel knew the name already it means something that is there.
+        if self._shown.pop(key, 0) & _GONE != _GONE:
+            raise FUSEError(errno.EPERM)
+
     def rename(
         self,
         parent_inode_old: int,
@@ -156,15 +191,14 @@ class Pretence:
     async def _move(self, old: Key, new: Key, ctx: RequestContext) -> None:
         if self._moved.get(old) != new:
             raise FUSEError(errno.EPERM)
-        if (left := await self._find(old, ctx)) is not None:
-            await self._give_back(left)
+        if await self._is_there(old, ctx):
             raise FUSEError(errno.EBUSY)
         found = await self._find(new, ctx)
         if found is None:
             raise FUSEError(errno.ENOENT)
         nodeid = found.st_ino
         await self._give_back(found)
-        if nodeid != self._shown.get(old):
+        if nodeid != self._shown.pop(old, None):
             raise FUSEError(errno.ENOENT)
         self._made.discard(new)
 

@@ -16,6 +16,8 @@ import stat
 import sys
 from typing import Final
 
+GONE: Final = b"d"
+"""A name is gone: GONE, mode, path, empty."""
 MOVED: Final = b"m"
 """A name is another one now: MOVED, mode, new path, old path."""
 MADE: Final = b"c"
@@ -167,7 +169,9 @@ def touch(walk: Walk, start: bytes, kind: bytes, mode: bytes, path: bytes, old: 
         return
     name = os.path.basename(path)
     directory = walk.directory(os.path.dirname(path))
-    if kind == MADE:
+    if kind == GONE:
+        (os.rmdir if stat.S_ISDIR(int(mode)) else os.unlink)(name, dir_fd=directory)
+    elif kind == MADE:
         _make(directory, name, int(mode))
     elif kind == WRITTEN:
         _write(directory, name)

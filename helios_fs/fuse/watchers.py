@@ -1,7 +1,7 @@
 """Telling the kernel, and by it whoever watches, what the daemon has changed itself: a restore, a merge.
 
-pyfuse3 can have the kernel tell watchers (inotify, fanotify) of deletions only. All else they hear from system calls,
-so a process makes some (touch.py), and its requests are answered as if they did what is done already (pretence.py).
+The kernel tells whoever watches a directory (inotify, fanotify) of system calls only, whatever pyfuse3 has it forget.
+So a process makes some (touch.py), and its requests are answered as if they did what is done already (pretence.py).
 Why, which events come, and what it costs: docs/decisions/watching.md.
 
 W1. A number is the process's while its requests are answered so, for it is waited for only when they no longer are: a
@@ -25,7 +25,7 @@ from helios_fs.fuse import touch
 from helios_fs.fuse.invalidation import invalidate
 from helios_fs.fuse.place import Place
 from helios_fs.fuse.pretence import NOBODY, Key, Pretence
-from helios_fs.history.changed import Changed, Name
+from helios_fs.history.changed import Changed, Name, Path
 
 if TYPE_CHECKING:
     from helios_fs.fuse.mount import Mount
@@ -45,6 +45,7 @@ class _Change(NamedTuple):
     start: bytes
     """Which directory of the mount its tree is."""
     touches: list[touch.Touch]
+    gone: dict[Key, int]
     made: set[Key]
     moved: dict[Key, Key]
 
@@ -97,10 +98,11 @@ class Watchers:
         if len(touches) > MAX_TOUCHES:
             above = sorted({os.path.dirname(path) for touched in touches for path in touched[2:] if path})
             _log.info("%d paths have changed: watchers hear of %d directories only", len(touches), len(above))
-            return _Change(start, [(touch.ALTERED, b"", path, b"") for path in above[:MAX_TOUCHES]], set(), {})
+            return _Change(start, [(touch.ALTERED, b"", path, b"") for path in above[:MAX_TOUCHES]], {}, set(), {})
+        gone = {_key(place, name): name.mode for name in changed.gone}
         made = {_key(place, name) for name in changed.made}
         moved = {(place.nodeid_of(each.directory), each.old[-1]): _key(place, each.new) for each in changed.moved}
-        return _Change(start, touches, made.union(moved.values()), moved) if touches else None
+        return _Change(start, touches, gone, made.union(moved.values()), moved) if touches else None
 
     # -- The process -------------------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class Watchers:
         try:
             while self._waiting:
                 change = self._waiting.popleft()
-                self._pretence.expect(change.made, change.moved)
+                self._pretence.expect(change.gone, change.made, change.moved)
                 for first in range(0, len(change.touches), _BATCH):
                     await self._send(touch.pack(change.start, change.touches[first : first + _BATCH]))
         except (OSError, trio.BrokenResourceError, ValueError) as error:
@@ -189,14 +191,14 @@ def _key(place: Place, name: Name) -> Key:
 
 
 def _touches(changed: Changed) -> list[touch.Touch]:
-    """Return what is to be touched: a name before what lies below it, moves before what is new."""
+    """Return what is to be touched: a name before what lies below it, and what leaves it before what takes it."""
     join = b"/".join
-    made = [(len(new.path), touch.MOVED, new, old) for _, old, new in changed.moved]
-    made += [(len(name.path), touch.MADE, name, ()) for name in changed.made]
-    touches = [
-        (kind, b"%d" % name.mode, join(name.path), join(old))
-        for _, kind, name, old in sorted(made, key=operator.itemgetter(0))
-    ]
+    named: list[tuple[int, int, bytes, Name, Path]]
+    named = [(len(name.path), 0, touch.GONE, name, ()) for name in changed.gone]
+    named += [(len(new.path), 1, touch.MOVED, new, old) for _, old, new in changed.moved]
+    named += [(len(name.path), 2, touch.MADE, name, ()) for name in changed.made]
+    named.sort(key=operator.itemgetter(0, 1))
+    touches = [(kind, b"%d" % name.mode, join(name.path), join(old)) for _, _, kind, name, old in named]
     touches += [(touch.WRITTEN, b"", join(path), b"") for path in dict.fromkeys(changed.written)]
     touches += [(touch.ALTERED, b"", join(path), b"") for path in dict.fromkeys(changed.altered)]
     return touches

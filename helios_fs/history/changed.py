@@ -12,14 +12,14 @@ Path = tuple[bytes, ...]
 
 
 class Name(NamedTuple):
-    """A name that means something now."""
+    """A name that has come or gone."""
 
     directory: int
-    """Number of the directory that has it."""
+    """Number of the directory that has or had it."""
     path: Path
     """Where it is in the tree."""
     mode: int
-    """What it means; only the type is sure to be right still when somebody reads this."""
+    """What it means or meant; only the type is sure to be right still when somebody reads this."""
 
 
 class Moved(NamedTuple):
@@ -39,8 +39,10 @@ class Changed:
         """(directory, name, inode that the name has lost, or 0)."""
         self.inodes: list[int] = []
         """Inodes whose content or attributes are others now."""
+        self.gone: list[Name] = []
+        """What was removed; of a directory itself only, not what lay below it."""
         self.made: list[Name] = []
-        """What has come back; of a directory itself only, not what lies below it."""
+        """What has come back; likewise."""
         self.moved: list[Moved] = []
         self.written: list[Path] = []
         """Files whose content is another."""

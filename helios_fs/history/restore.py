@@ -339,6 +339,7 @@ class Restore:
             return
         inode = self._index.find(parent, path[-1])
         if inode is not None:
+            self._changed.gone.append(Name(parent.ino, path, inode.mode))
             self._remove(parent, path[-1], inode)
 
     def _remove(self, parent: Inode, name: bytes, inode: Inode) -> None:
@@ -354,13 +355,17 @@ class Restore:
                 self._worktree.rmdir(above, called)
             else:
                 self._worktree.unlink(above, called)
-            self._changed.names.append((above.ino, called, here.ino))
+            if here.nlink:
+                # The kernel would take "lost" for the end of the file, whatever other names it has.
+                self._changed.inodes.append(here.ino)
+            self._changed.names.append((above.ino, called, 0 if here.nlink else here.ino))
 
     def _bring_back(self, path: Path, entry: Entry) -> None:
         parent = self._walk(path[:-1])
         if parent is not None and parent.is_directory:
             occupant = self._index.find(parent, path[-1])
             if occupant is not None:
+                self._changed.gone.append(Name(parent.ino, path, occupant.mode))
                 self._remove(parent, path[-1], occupant)
         if path in self._parked:
             self._unpark(path, entry, parent)
@@ -395,6 +400,7 @@ class Restore:
             other = self._brought_back.get(entry.ino) or self._live_link(entry.ino)
             if other is not None:
                 self._worktree.link(other, parent, name)
+                self._changed.inodes.append(other.ino)
                 return None
         number = entry.ino if entry.ino not in self._worktree.inodes else self._worktree.take_ino()
         if not entry.is_directory:
