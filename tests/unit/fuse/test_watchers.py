@@ -1,4 +1,4 @@
-"""What watchers are told of a change, and in which order; that they hear it is tried in tests/mount/test_watching.py."""
+"""What watchers are told of a change, and in which order; tests/mount/test_watching.py tries whether they hear it."""
 
 import logging
 import stat
