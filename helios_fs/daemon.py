@@ -127,7 +127,8 @@ class Daemon:
 
     async def _tell_ready(self, ready_fd: int | None) -> None:
         # The kernel answers nobody before the first request, INIT, is answered; a stat in a thread waits for that.
-        await trio.to_thread.run_sync(os.stat, self._mountpoint)
+        found = await trio.to_thread.run_sync(os.stat, self._mountpoint)
+        self._forest.watchers.device = found.st_dev
         await trio.to_thread.run_sync(_raise_read_ahead, self._mountpoint)
         if ready_fd is not None:
             os.write(ready_fd, b"ready\n")
@@ -148,6 +149,7 @@ class Daemon:
     async def _end_on_signal(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for _ in signals:
+                await self._forest.watchers.stop()
                 pyfuse3.terminate()
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from helios_fs.control import messages
 from helios_fs.errors import Busy, HeliosError, NotPermitted
 from helios_fs.fuse.forest import Forest, ShownBranch
 from helios_fs.fuse.history_dir import user_name
-from helios_fs.fuse.invalidation import forget_attributes, forget_name, forget_snapshots, invalidate
+from helios_fs.fuse.invalidation import forget_attributes, forget_name, forget_snapshots
 from helios_fs.history.restore import Restore
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class BranchService:
         with self._store.pins.held(now, snapshot.tree):
             plan = await trio.to_thread.run_sync(restore.plan, now, snapshot.tree, request.paths)
             changed = restore.apply(plan)
-        await trio.to_thread.run_sync(invalidate, changed, self._shown.place)
+        await self._shown.tell(changed)
         return messages.Restored(undo.id, len(plan.steps) + len(plan.relinked))
 
     async def merge(self, request: messages.Merge) -> messages.Merged:
@@ -171,7 +171,7 @@ class BranchService:
             raise Busy(f"{wanted.labels[0]} keeps changing: merge when less is going on in it")
         changed, snapshot = merging.apply(ready)
         self._forget_history()
-        await trio.to_thread.run_sync(invalidate, changed, self._shown.place)
+        await self._shown.tell(changed)
         await self._durability.sync()
         await trio.to_thread.run_sync(merging.keep)
         await self._sealing.seal_now()
@@ -274,6 +274,7 @@ class BranchService:
         """Seal and sync everything, then end."""
         if self._shown is not self._forest.first:
             raise NotPermitted("this branch is part of another mount: unmount that")
+        await self._forest.watchers.stop()
         for shown in self._forest.shown():
             if shown.is_frozen:
                 continue

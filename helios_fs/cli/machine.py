@@ -161,7 +161,7 @@ def check_mountpoint(mountpoint: str) -> None:
 def users_of(mountpoint: str, daemon: int) -> list[str]:
     """Return the processes that use a mount, as "pid (name)", as far as this user may see.
 
-    The daemon itself and this process are left out.
+    The daemon itself, what it has started and this process are left out.
 
     Reads links in /proc only, so a mount that does not answer cannot block it.
     """
@@ -169,13 +169,24 @@ def users_of(mountpoint: str, daemon: int) -> list[str]:
     ignored = (daemon, os.getpid())
     users = []
     for pid in filter(str.isdecimal, os.listdir("/proc")):
-        if int(pid) not in ignored and any(link == mountpoint or link.startswith(prefix) for link in _links(pid)):
+        if int(pid) in ignored or not any(link == mountpoint or link.startswith(prefix) for link in _links(pid)):
+            continue
+        if _parent(pid) != daemon:
             try:
                 with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
                     users.append(f"{pid} ({file.read().strip()})")
             except OSError:
                 continue
     return users
+
+
+def _parent(pid: str) -> int:
+    """Return who started a process; 0 where it is gone. Its name, in brackets, may have spaces (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _links(pid: str) -> list[str]:

@@ -15,6 +15,10 @@ FOREVER: Final = 10.0**9
 """Seconds. The daemon is the only writer: what the kernel knows stays true until it is told otherwise."""
 
 _BLOCK: Final = 4096
+_FIELDS: Final = (
+    *("st_ino", "generation", "st_mode", "st_nlink", "st_uid", "st_gid", "st_rdev", "st_size", "st_blocks"),
+    *("st_blksize", "st_atime_ns", "st_mtime_ns", "st_ctime_ns"),
+)
 
 _reply: Final = pyfuse3.EntryAttributes()
 _reply.st_blksize = _BLOCK
@@ -29,6 +33,10 @@ _stale.entry_timeout = FOREVER
 
 _passing: Final = pyfuse3.EntryAttributes()
 _passing.st_blksize = _BLOCK
+
+_once: Final = pyfuse3.EntryAttributes()
+_once.attr_timeout = 0.0
+_once.entry_timeout = 0.0
 
 _absent: Final = pyfuse3.EntryAttributes()
 _absent.st_ino = pyfuse3.InodeT(0)
@@ -96,3 +104,21 @@ def to_be_asked(nodeid: int, like: Inode) -> pyfuse3.EntryAttributes:
     _stale.st_uid = like.uid
     _stale.st_gid = like.gid
     return _stale
+
+
+def for_once(reply: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+    """Return the same attributes of a name that the kernel must ask for again."""
+    for field in _FIELDS:
+        setattr(_once, field, getattr(reply, field))
+    return _once
+
+
+def for_removal(nodeid: int, mode: int, uid: int) -> pyfuse3.EntryAttributes:
+    """Return attributes of something that its owner may take away, and that the kernel must ask for again."""
+    _once.st_ino = nodeid
+    _once.generation = 0
+    _once.st_mode = mode
+    _once.st_nlink = 2 if stat.S_ISDIR(mode) else 1
+    _once.st_uid = uid
+    _once.st_size = 0
+    return _once

@@ -24,6 +24,8 @@ from helios_fs.fuse.operations import Operations
 from helios_fs.fuse.place import Place
 from helios_fs.fuse.sealer_pipe import SealerPipe
 from helios_fs.fuse.sealing import Sealing
+from helios_fs.fuse.watchers import Watchers
+from helios_fs.history.changed import Changed
 from helios_fs.objects.snapshot import Head
 from helios_fs.store.locks import BranchLock
 from helios_fs.store.store import Store
@@ -136,6 +138,11 @@ class ShownBranch:
         name = self.parent.children.name_of(self.branch)
         return b"/".join([self.parent.root_path(), self._forest.options.branches_name, name.encode()])
 
+    async def tell(self, changed: Changed) -> None:
+        """Return when the kernel knows what was changed in the tree without it; watchers hear of it soon after."""
+        mountpoint = self._forest.mountpoint
+        await self._forest.watchers.tell(changed, self.root_path()[len(mountpoint) :].lstrip(b"/"), self.place)
+
     @property
     def is_unused(self) -> bool:
         """Whether nobody holds anything of it: the kernel has forgotten all but what is dirty."""
@@ -189,6 +196,7 @@ class Forest:
         self.roots: dict[int, Operations] = {}
         """Nodeids of the roots of open branches below `.branches` -> who answers for them."""
         self.sealer = SealerPipe(store.path)
+        self.watchers = Watchers(mountpoint)
         self._inos = Inos(store.reserve_inos)
         self._open: dict[str, ShownBranch] = {}
         self._opening: dict[str, trio.Lock] = {}
@@ -283,6 +291,7 @@ class Forest:
                 self._nursery, self._serve = nursery, serve
                 await nursery.start(self.first.run, serve)
                 task_status.started()
+                nursery.start_soon(self.watchers.run)
                 nursery.start_soon(self._close_what_is_idle)
         finally:
             await self.sealer.stop()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pyfuse3
 
 from helios_fs.fuse.place import Place
-from helios_fs.history.restore import Changed
+from helios_fs.history.changed import Changed
 from helios_fs.objects.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ R2. A branch below `.branches` whose root the kernel knows and that is not open 
 """
 
 import errno
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyfuse3
@@ -56,6 +56,19 @@ class Mount(pyfuse3.Operations):
         self._first = forest.first.operations
         self._owners = forest.numbers.owners
         self._roots = forest.roots
+        self._diverted: list[str] = []
+        forest.watchers.of(self)
+
+    def divert(self, answers: Mapping[str, Callable[..., Any]]) -> None:
+        """Let others answer some kinds of requests from now on, and only those. Where nobody does, it costs nothing.
+
+        pyfuse3 looks a handler up at each request, and finds what stands on the object before what its class has.
+        """
+        for name in self._diverted:
+            delattr(self, name)
+        self._diverted = list(answers)
+        for name, answer in answers.items():
+            setattr(self, name, answer)
 
     def _at(self, nodeid: int) -> Operations:
         number = nodeid >> VIEW_SHIFT

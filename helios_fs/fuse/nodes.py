@@ -32,6 +32,8 @@ LATEST_NODEID: Final = (CONTROL_VIEW << VIEW_SHIFT) | _LATEST
 _SNAPSHOT_RANGE: Final = 1 << 40
 _ALIAS_RANGE: Final = 2 << 40
 BRANCH_RANGE: Final = 4 << 40
+GONE_RANGE: Final = 8 << 40
+"""Of what only the process that tells watchers is shown, to take it away again (pretence.py)."""
 _ORDINAL_MASK: Final = (1 << 40) - 1
 
 

@@ -29,9 +29,14 @@ from helios_fs.fuse.branches_dir import BranchesDir
 from helios_fs.fuse.file_requests import FileRequests
 from helios_fs.worktree.index import overlay_names
 from helios_fs.worktree.inode import MAX_NAME_BYTES, Inode
+from helios_fs.worktree.whiteout import rename_leaving_whiteout
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
+_RENAME_WHITEOUT: Final = 4
+_RENAME_FLAGS: Final = frozenset(
+    {0, _RENAME_NOREPLACE, _RENAME_EXCHANGE, _RENAME_WHITEOUT, _RENAME_WHITEOUT | _RENAME_NOREPLACE}
+)
 _DOT: Final = 1
 _DOT_DOT: Final = 2
 
@@ -271,22 +276,31 @@ class Operations(FileRequests):
     ) -> None:
         """Move a name; flags as in renameat2(2), and any that is not known is refused."""
         try:
-            if flags not in (0, _RENAME_NOREPLACE, _RENAME_EXCHANGE):
-                raise InvalidArgument("unknown rename flag")
+            if flags not in _RENAME_FLAGS:
+                raise InvalidArgument("unknown rename flags")
             if self._get(parent_inode_old) is None or self._get(parent_inode_new) is None:
-                branches = self._history.branches_at(parent_inode_old)
-                if branches is not None and parent_inode_new == parent_inode_old and flags != _RENAME_EXCHANGE:
-                    await branches.rename(name_old, name_new)
-                    return
-                self._history.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
+                await self._rename_history(parent_inode_old, name_old, parent_inode_new, name_new, flags)
                 return
-            self._worktree.rename(
-                self._parent(parent_inode_old, name_old),
-                name_old,
-                self._parent(parent_inode_new, name_new),
-                name_new,
-                exchange=flags == _RENAME_EXCHANGE,
-                replace=flags != _RENAME_NOREPLACE,
-            )
+            old_parent = self._parent(parent_inode_old, name_old)
+            new_parent = self._parent(parent_inode_new, name_new)
+            replace = not flags & _RENAME_NOREPLACE
+            if flags & _RENAME_WHITEOUT:
+                rename_leaving_whiteout(
+                    self._worktree, old_parent, name_old, new_parent, name_new, replace, ctx.uid, ctx.gid
+                )
+                return
+            exchange = flags == _RENAME_EXCHANGE
+            self._worktree.rename(old_parent, name_old, new_parent, name_new, exchange, replace)
         except Exception as error:
             await self._again(error, self.rename, parent_inode_old, name_old, parent_inode_new, name_new, flags, ctx)
+
+    async def _rename_history(
+        self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        if flags & _RENAME_WHITEOUT:
+            raise InvalidArgument("a whiteout takes the place of a file, not of a snapshot or a branch")
+        branches = self._history.branches_at(old_parent)
+        if branches is not None and new_parent == old_parent and flags != _RENAME_EXCHANGE:
+            await branches.rename(old_name, new_name)
+        else:
+            self._history.rename(old_parent, old_name, new_parent, new_name, flags)

@@ -17,10 +17,11 @@ import msgspec
 from helios_fs.errors import InvalidArgument, NoSuchEntry, NotPermitted
 from helios_fs.history.ancestry import Base, History
 from helios_fs.history.branching import finish_all
+from helios_fs.history.changed import Changed
 from helios_fs.history.merge import Merged, merge_trees
 from helios_fs.history.merge_places import Conflict
 from helios_fs.history.merge_text import Favour
-from helios_fs.history.restore import Changed, Plan, Restore
+from helios_fs.history.restore import Plan, Restore
 from helios_fs.objects.snapshot import MAIN_BRANCH, Head, HeadMoved, Snapshot
 from helios_fs.sealer.process import seal
 from helios_fs.store.store import Store

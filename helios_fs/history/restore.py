@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from helios_fs.errors import NoSuchEntry, ObjectMissing
+from helios_fs.history.changed import Changed, Moved, Name, Path
 from helios_fs.objects.entry import Entry, Tree, decode_entry, directory_key, encode_entry, ino_key
 from helios_fs.store import maps
 from helios_fs.store.objects import Objects
@@ -26,8 +27,6 @@ from helios_fs.worktree.groups import group
 from helios_fs.worktree.index import linked_entry, overlay_names
 from helios_fs.worktree.inode import Inode
 from helios_fs.worktree.worktree import Worktree
-
-Path = tuple[bytes, ...]
 
 _RECORD_BYTES: Final = 1024
 """More than it takes to remove a name, however long: a BIND of directory and file, and an UNLINK."""
@@ -65,16 +64,6 @@ class Plan(NamedTuple):
     """What is in both under different names, in an order in which each can be taken from where it is."""
 
 
-class Changed:
-    """What a restore changed, as the kernel knows it."""
-
-    def __init__(self) -> None:
-        self.names: list[tuple[int, bytes, int]] = []
-        """(directory, name, inode that the name has lost, or 0)."""
-        self.inodes: list[int] = []
-        """Inodes whose content or attributes are others now."""
-
-
 class Restore:
     """Restores one working tree."""
 
@@ -87,6 +76,8 @@ class Restore:
         self._brought_back: dict[int, Inode] = {}
         self._parked: dict[Path, tuple[Inode, bytes]] = {}
         """New path of what is on its way there -> itself, and its name in the root meanwhile."""
+        self._left: dict[Path, tuple[int, Path]] = {}
+        """The same -> number of the directory that it left, and the path that it had."""
 
     # -- Comparing ---------------------------------------------------------------------------------------------------
 
@@ -276,6 +267,7 @@ class Restore:
 
     def _carry_out(self, plan: Plan) -> None:
         steps = plan.steps
+        self._compare(steps)
         for move in plan.moved:
             self._park(move)
         for step in steps:
@@ -297,6 +289,12 @@ class Restore:
             if step.then is not None and step.then.is_directory:
                 self._assume(step.path, step.then)
 
+    def _compare(self, steps: list[Step]) -> None:
+        before = {step.now.ino: step.now for step in steps if step.now is not None}
+        for path, _, then in steps:
+            if then is not None and (now := before.get(then.ino)) is not None:
+                self._changed.compare(path, now, then)
+
     def _park(self, move: Move) -> None:
         """Take an inode that changes its name out of the way, to the root, until its place is free."""
         parent, root = self._walk(move.old[:-1]), self._index.root
@@ -309,6 +307,7 @@ class Restore:
         self._worktree.rename(parent, move.old[-1], root, name, exchange=False, replace=False)
         self._changed.names.append((parent.ino, move.old[-1], 0))
         self._parked[move.new] = inode, name
+        self._left[move.new] = parent.ino, move.old
 
     def _unpark(self, path: Path, entry: Entry, parent: Inode | None) -> None:
         inode, name = self._parked.pop(path)
@@ -317,6 +316,8 @@ class Restore:
             return
         self._worktree.rename(self._index.root, name, parent, path[-1], exchange=False, replace=False)
         self._changed.names.append((parent.ino, path[-1], 0))
+        former, old = self._left.pop(path)
+        self._changed.moved.append(Moved(former, old, Name(parent.ino, path, entry.mode)))
         self._assume(path, entry)
 
     def _walk(self, path: Path) -> Inode | None:
@@ -338,6 +339,7 @@ class Restore:
             return
         inode = self._index.find(parent, path[-1])
         if inode is not None:
+            self._changed.gone.append(Name(parent.ino, path, inode.mode))
             self._remove(parent, path[-1], inode)
 
     def _remove(self, parent: Inode, name: bytes, inode: Inode) -> None:
@@ -353,13 +355,17 @@ class Restore:
                 self._worktree.rmdir(above, called)
             else:
                 self._worktree.unlink(above, called)
-            self._changed.names.append((above.ino, called, here.ino))
+            if here.nlink:
+                # The kernel would take "lost" for the end of the file, whatever other names it has.
+                self._changed.inodes.append(here.ino)
+            self._changed.names.append((above.ino, called, 0 if here.nlink else here.ino))
 
     def _bring_back(self, path: Path, entry: Entry) -> None:
         parent = self._walk(path[:-1])
         if parent is not None and parent.is_directory:
             occupant = self._index.find(parent, path[-1])
             if occupant is not None:
+                self._changed.gone.append(Name(parent.ino, path, occupant.mode))
                 self._remove(parent, path[-1], occupant)
         if path in self._parked:
             self._unpark(path, entry, parent)
@@ -369,6 +375,7 @@ class Restore:
         name = path[-1]
         self._place(parent, name, entry)
         self._changed.names.append((parent.ino, name, 0))
+        self._changed.made.append(Name(parent.ino, path, entry.mode))
 
     def _place(self, parent: Inode, name: bytes, entry: Entry) -> None:
         """Put a stored entry, with all that lies below it, under a free name."""
@@ -393,6 +400,7 @@ class Restore:
             other = self._brought_back.get(entry.ino) or self._live_link(entry.ino)
             if other is not None:
                 self._worktree.link(other, parent, name)
+                self._changed.inodes.append(other.ino)
                 return None
         number = entry.ino if entry.ino not in self._worktree.inodes else self._worktree.take_ino()
         if not entry.is_directory:

@@ -98,7 +98,7 @@ class Worktree(Epochs):
             self.fault = error
             raise
 
-    def _bind(self, *inodes: Inode, frees: bool = False) -> None:
+    def bind(self, *inodes: Inode, frees: bool = False) -> None:
         """Make sure that the journal says, in this epoch, where these inodes lie in the base."""
         epoch = self.index.epoch
         chain: list[Inode] = []
@@ -153,7 +153,7 @@ class Worktree(Epochs):
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
         if parent.bound != self.index.epoch:
-            self._bind(parent)
+            self.bind(parent)
         ino = self._inos.take()
         payload = record.pack_create(parent.ino, ino, mode, uid, gid, rdev, name, target)
         inode = self._record(record.CREATE, 0, payload, apply.create, parent, name, ino, mode, uid, gid, rdev, target)
@@ -181,7 +181,7 @@ class Worktree(Epochs):
     def _drop_name(self, parent: Inode, name: bytes, inode: Inode) -> None:
         epoch = self.index.epoch
         if parent.bound != epoch or inode.bound != epoch:
-            self._bind(parent, inode, frees=True)
+            self.bind(parent, inode, frees=True)
         payload = record.pack_named(parent.ino, inode.ino, name)
         self._record(record.UNLINK, 0, payload, apply.unlink, parent, name, inode, frees=True)
 
@@ -193,6 +193,30 @@ class Worktree(Epochs):
         Raises EntryExists (not `replace`), NoSuchEntry, IsADirectory, NotADirectory, DirectoryNotEmpty,
         InvalidArgument (a directory into itself), NameTooLong.
         """
+        inode, other = self.check_rename(old_parent, old_name, new_parent, new_name, exchange, replace)
+        if other is inode:
+            # rename(2): two names of one inode stay as they are.
+            return
+        if other is None:
+            self.bind(old_parent, new_parent, inode)
+        else:
+            self.bind(old_parent, new_parent, inode, other)
+        payload = record.pack_rename(
+            old_parent.ino,
+            inode.ino,
+            new_parent.ino,
+            other.ino if other is not None else 0,
+            record.EXCHANGE if exchange else 0,
+            old_name,
+            new_name,
+        )
+        change = apply.exchange if exchange else apply.rename
+        self._record(record.RENAME, 0, payload, change, old_parent, old_name, new_parent, new_name, inode, other)
+
+    def check_rename(
+        self, old_parent: Inode, old_name: bytes, new_parent: Inode, new_name: bytes, exchange: bool, replace: bool
+    ) -> tuple[Inode, Inode | None]:
+        """Return what `rename` would move and what has the new name, and change nothing. Raises as `rename` does."""
         inode = self._child(old_parent, old_name)
         if len(new_name) > MAX_NAME_BYTES:
             raise NameTooLong("a name may have 255 bytes")
@@ -210,24 +234,7 @@ class Worktree(Epochs):
             if not replace:
                 raise EntryExists("the name is taken")
             check_replaceable(inode, other)
-        if other is inode:
-            # rename(2): two names of one inode stay as they are.
-            return
-        if other is None:
-            self._bind(old_parent, new_parent, inode)
-        else:
-            self._bind(old_parent, new_parent, inode, other)
-        payload = record.pack_rename(
-            old_parent.ino,
-            inode.ino,
-            new_parent.ino,
-            other.ino if other is not None else 0,
-            record.EXCHANGE if exchange else 0,
-            old_name,
-            new_name,
-        )
-        change = apply.exchange if exchange else apply.rename
-        self._record(record.RENAME, 0, payload, change, old_parent, old_name, new_parent, new_name, inode, other)
+        return inode, other
 
     def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Give an inode one more name."""
@@ -239,9 +246,9 @@ class Worktree(Epochs):
             raise TooManyLinks(f"an inode may have {MAX_LINKS} names")
         self._check_free(parent, name)
         if inode.parent is not None:
-            self._bind(parent, inode, inode.parent)
+            self.bind(parent, inode, inode.parent)
         else:
-            self._bind(parent, inode)
+            self.bind(parent, inode)
         payload = record.pack_named(parent.ino, inode.ino, name)
         self._record(record.LINK, 0, payload, apply.link, inode, parent, name)
 
@@ -273,7 +280,7 @@ class Worktree(Epochs):
         if not inode.nlink:
             flags = record.ORPHAN
         elif inode.bound != self.index.epoch:
-            self._bind(inode)
+            self.bind(inode)
         now_ns = _now_ns()
         position = self.journal.append(record.WRITE, flags, now_ns, record.pack_write(inode.ino, offset), data)
         self.changed_in_epoch = True
@@ -309,7 +316,7 @@ class Worktree(Epochs):
         frees = bool(mask & record.SET_SIZE) and size < inode.size
         flags = 0 if inode.nlink else record.ORPHAN
         if inode.nlink and inode.bound != self.index.epoch:
-            self._bind(inode, frees=frees)
+            self.bind(inode, frees=frees)
         # What 64 bits of nanoseconds cannot say becomes the nearest that they can, as on ext4 beyond 2446.
         atime_ns = min(max(atime_ns, MIN_TIME_NS), MAX_TIME_NS)
         mtime_ns = min(max(mtime_ns, MIN_TIME_NS), MAX_TIME_NS)
@@ -336,7 +343,7 @@ class Worktree(Epochs):
 
     def _change_xattr(self, inode: Inode, kind: int, payload: bytes, *arguments: bytes) -> None:
         flags = 0 if inode.nlink else record.ORPHAN
-        self._bind(inode)
+        self.bind(inode)
         change = apply.setxattr if kind == record.SETXATTR else apply.removexattr
         self._record(kind, flags, payload, change, inode, *arguments)
 
@@ -350,7 +357,7 @@ class Worktree(Epochs):
         self._check_free(parent, name)
         if entry.ino in self.inodes:
             raise InvalidArgument(f"inode {entry.ino} is in use")
-        self._bind(parent)
+        self.bind(parent)
         payload = record.pack_graft(parent.ino, name, entry)
         inode = self._record(record.GRAFT, 0, payload, apply.graft, parent, name, entry)
         assert isinstance(inode, Inode)
@@ -358,7 +365,7 @@ class Worktree(Epochs):
 
     def assume(self, inode: Inode, entry: Entry) -> None:
         """Let an inode take attributes and content of an entry of the store; number, names and link count stay."""
-        self._bind(inode)
+        self.bind(inode)
         if entry.ino != inode.ino:
             raise InvalidArgument("an inode can only assume an entry of its own number")
         self._assembled.drop(inode)

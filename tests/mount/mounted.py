@@ -87,12 +87,16 @@ class Killer:
         self._pidfd = os.pidfd_open(process)
         self._timer: threading.Timer | None = None
 
-    def kill(self) -> None:
-        """Send SIGKILL; fine if it has ended already."""
+    def send(self, signal_number: int) -> None:
+        """Send a signal; fine if it has ended already."""
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self._pidfd, signal_number)
         except ProcessLookupError:
             pass
+
+    def kill(self) -> None:
+        """Send SIGKILL; fine if it has ended already."""
+        self.send(signal.SIGKILL)
 
     def kill_after(self, seconds: float) -> None:
         """Kill it in a while."""
@@ -106,6 +110,10 @@ class Killer:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         assert poll.poll(PATIENCE_SECONDS * 1000), "it does not end"
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it."""
         os.close(self._pidfd)
 
 

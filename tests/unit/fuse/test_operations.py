@@ -262,7 +262,7 @@ def test_flush_is_asked_for_once(handlers: Handlers) -> None:
 
 
 def test_unknown_rename_flags_are_refused(handlers: Handlers) -> None:
-    for flags in (3, 4, 8, 1 << 20):
+    for flags in (3, 6, 7, 8, 1 << 20):
         assert handlers.refuse("rename", ROOT_INO, b"file", ROOT_INO, b"new", flags, caller()) == errno.EINVAL
 
 

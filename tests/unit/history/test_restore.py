@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from helios_fs.errors import NoSuchEntry
-from helios_fs.history.restore import Changed, Plan, Restore
+from helios_fs.history.changed import Changed
+from helios_fs.history.restore import Plan, Restore
 from helios_fs.objects import record
 from helios_fs.objects.ids import ROOT_INO
 from helios_fs.worktree.inode import Inode
@@ -483,3 +484,42 @@ def test_a_directory_that_was_moved_into_one_that_goes(branch: Branch) -> None:
     assert shown(branch) == then(branch)
     branch.reopen()
     assert shown(branch) == then(branch)
+
+
+# -- What others are told ----------------------------------------------------------------------------------------------
+
+
+def test_what_has_changed_is_told_by_name(branch: Branch) -> None:
+    wreck(branch)
+    changed = restore(branch, b"then")
+    assert {(name.path, stat.S_IFMT(name.mode)) for name in changed.gone} == {
+        ((b"link",), stat.S_IFREG),
+        ((b"new",), stat.S_IFDIR),
+    }
+    assert {(name.path, stat.S_IFMT(name.mode)) for name in changed.made} == {
+        ((b"link",), stat.S_IFLNK),
+        ((b"top",), stat.S_IFREG),
+        ((b"d", b"e", b"deep"), stat.S_IFREG),
+    }
+    assert {(moved.old, moved.new.path) for moved in changed.moved} == {
+        ((b"moved",), (b"d", b"e")),
+        ((b"top",), (b"d", b"e", b"deeper")),
+    }
+    # Which names a file with several has nobody knows without looking through the whole tree.
+    assert set(changed.written) == {(b"d", b"file"), (b"large",)}
+    assert changed.altered == [(b"d",)]
+
+
+def test_one_that_keeps_a_name_is_not_told_as_lost(branch: Branch) -> None:
+    """The kernel takes "lost" for the end of the file, and tells all who watch it under its other name."""
+    branch.worktree.link(branch.walk("/d/file"), branch.walk("/"), b"third")
+    file = branch.walk("/d/file").ino
+    changed = restore(branch, b"then", "third")
+    assert changed.names == [(ROOT_INO, b"third", 0)]
+    assert file in changed.inodes
+
+
+def test_a_name_that_comes_back_changes_the_count_under_the_others(branch: Branch) -> None:
+    remove(branch, "/one")
+    changed = restore(branch, b"then", "one")
+    assert branch.walk("/d/two").ino in changed.inodes
