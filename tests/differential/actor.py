@@ -134,7 +134,7 @@ class _Process:
         """Return (mount, reference) inode numbers of what is open here, and the size of regular files."""
         found = []
         for mount, plain in zip(*(side.fds for side in self._sides), strict=True):
-            if mount != EMPTY and plain != EMPTY:
+            if EMPTY not in (mount, plain):
                 status = os.fstat(plain)
                 found.append((os.fstat(mount).st_ino, status.st_ino, status.st_size))
         return found
@@ -216,7 +216,7 @@ class _Process:
 
     def _look_at_slot(self, name: str, number: int, closely: bool) -> Iterable[str]:
         mount, plain = (side.fds[number] for side in self._sides)
-        if mount == EMPTY or plain == EMPTY:
+        if EMPTY in (mount, plain):
             if mount != plain:
                 yield f"slot {number}: open on one side only"
             return

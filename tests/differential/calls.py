@@ -104,6 +104,7 @@ _ODD = [
     lambda path: b".",
     lambda path: b"..",
 ]
+_LISTED = [b".", b".", b"a", b"b", b"c", b"a/b"]
 _TARGETS = [b"a", b"b", b"../a", b"..", b".", b"a/b", b"../c/a", b"nowhere", b"./", b"t" * 300, b"t" * 4000]
 
 _ACCESS = [os.O_RDONLY] * 2 + [os.O_WRONLY] * 2 + [os.O_RDWR] * 4
@@ -279,8 +280,8 @@ _SPECS: dict[str, tuple[int, Callable[[_Chooser], tuple[Any, ...]]]] = {
     "getxattr": (2, lambda of: (of.plain(), of.attribute(), of.follow())),
     "listxattr": (2, lambda of: (of.plain(), of.follow())),
     "removexattr": (3, lambda of: (of.plain(), of.attribute(), of.follow())),
-    "open_directory": (5, lambda of: (of.plain(DIRECTORIES), of.slot())),
-    "scan": (5, lambda of: (of.slot(), of.pick([64, 300, 300, 4096]))),
+    "open_directory": (3, lambda of: (of.plain(DIRECTORIES), of.slot())),
+    "scan": (8, lambda of: (of.slot(), of.pick([64, 300, 300, 4096]), At(of.pick(_LISTED)))),
     "rewind": (1, lambda of: (of.slot(),)),
     "fsync": (2, lambda of: (of.slot(), of.follow())),
     "syncfs": (1, lambda of: (of.slot(),)),

@@ -31,6 +31,7 @@ from tests.differential.compare import (
     manifest,
     manifest_differences,
 )
+from tests.differential.operations import refuses_to_allocate
 from tests.mount.mounted import Workspace
 
 BRANCH = "other"
@@ -62,6 +63,7 @@ class Trees:
         self._root = os.geteuid() == 0
         self.users = self._root
         (workspace.path / ".branches" / BRANCH).mkdir(exist_ok=True)
+        self._learn()
         exact = _has_fine_times(plain)
         self.times = Times(exact, noatime)
         self.actors = [Actor(number, exact, noatime) for number in range(ACTORS)]
@@ -98,6 +100,14 @@ class Trees:
 
     def mount(self) -> None:
         self.workspace.helios("mount", self.workspace.path, "--store", self.workspace.store, *self._options, check=True)
+        self._learn()
+
+    def _learn(self) -> None:
+        """Let the kernel hear once that there is no fallocate: it takes set-id bits away before it asks us."""
+        path = self.workspace.path / "learning"
+        with open(path, "wb") as opened:
+            assert refuses_to_allocate(opened.fileno())
+        path.unlink()
 
     def seal(self, in_branch: bool) -> None:
         """Have all up to now sealed."""
@@ -227,6 +237,15 @@ class _Round:
     def seal(self) -> list[str]:
         self._trees.seal(self._in_branch)
         return []
+
+    def spoil(self, path: bytes) -> list[str]:
+        """Change the reference alone, where there is such a file: the test of the test."""
+        try:
+            with open(os.path.join(os.fsencode(self._plain), path), "r+b") as opened:
+                opened.write(b"spoiled")
+        except OSError:
+            pass
+        return self.whole()
 
     def remount(self, killed: bool) -> list[str]:
         """Unmount or kill, mount again: all is as it was, inode numbers and times too."""

@@ -260,6 +260,10 @@ def _fallocate(side: Side, slot: Slot, mode: int, offset: int, length: int) -> o
     return None
 
 
+def refuses_to_allocate(fd: int) -> bool:
+    return _libc.fallocate(fd, 0, 0, 1) != 0 and ctypes.get_errno() == errno.EOPNOTSUPP
+
+
 def _truncate(side: Side, at: At, size: int) -> None:
     os.truncate(at.path, size)
 
@@ -275,6 +279,7 @@ def _close(side: Side, slot: Slot) -> None:
 def _dup(side: Side, old: Slot, new: Slot) -> None:
     if old != new:
         side.put(new, os.dup(side.fd(old)))
+        side.scans.pop(old.number, None)  # two descriptors with one position
 
 
 def _fsync(side: Side, slot: Slot, data_only: bool) -> None:
@@ -442,14 +447,15 @@ def _numbered(fd: int) -> set[tuple[bytes, int]]:
         os.close(own)
 
 
-def _scan(side: Side, slot: Slot, size: int) -> object:
-    """Read a part of a directory; at its end say whether all that lasted was seen, and seen once."""
-    fd = side.fd(slot)
+def _scan(side: Side, slot: Slot, size: int, at: At) -> object:
+    """Read a part of a directory, a new one where none is being listed in this slot.
+
+    At the end, say whether all that lasted was seen, and seen once.
+    """
     if slot.number not in side.scans:
-        os.lseek(fd, 0, os.SEEK_SET)
-        if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise OSError(errno.ENOTDIR, "not a directory")
-        side.scans[slot.number] = Scan(fd)
+        _open_directory(side, at, slot)
+        side.scans[slot.number] = Scan(side.fd(slot))
+    fd = side.fd(slot)
     scan = side.scans[slot.number]
     scan.lasting &= _numbered(fd)
     try:
