@@ -33,7 +33,7 @@ bench: setup
 # Kill, damage and fill-up tests, for longer than CI has time for.
 torture: setup
 	HELIOS_TORTURE=1 HELIOS_MODEL_STEPS=20000 HELIOS_MODEL_EXAMPLES=2000 \
-		$(BIN)/python -m pytest -q --timeout 3600 tests/crash tests/mount tests/model
+		$(BIN)/python -m pytest -q --timeout 3600 tests/crash tests/mount tests/model tests/differential
 
 clean:
 	rm -rf .venv build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

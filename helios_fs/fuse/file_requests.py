@@ -31,6 +31,9 @@ _DIRECT: Final = may_write_directly()
 _NAMESPACES: Final = frozenset({b"user", b"trusted", b"security"})
 """Of extended attributes (xattr(7)); the kernel has checked who may use them."""
 
+_ACLS: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+"""No file has one, which is not an error to those who ask (as on ext4); setting one is refused."""
+
 
 class FileRequests(Requests):
     """Opening, reading, writing, syncing; attributes and extended attributes."""
@@ -186,7 +189,7 @@ class FileRequests(Requests):
                 value = found.xattrs.get(name)
                 if value is not None:
                     return value
-            if name != _CAPABILITIES:
+            if name != _CAPABILITIES and name not in _ACLS:
                 _check_attribute(name)
             raise FUSEError(errno.ENODATA)
         try:
@@ -216,7 +219,8 @@ class FileRequests(Requests):
         """Remove an extended attribute."""
         try:
             found = self._live(inode)
-            _check_attribute(name)
+            if name not in _ACLS:
+                _check_attribute(name)
             self._worktree.removexattr(found, name)
         except Exception as error:
             await self._again(error, self.removexattr, inode, name, ctx)

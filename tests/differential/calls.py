@@ -281,7 +281,7 @@ _SPECS: dict[str, tuple[int, Callable[[_Chooser], tuple[Any, ...]]]] = {
     "listxattr": (2, lambda of: (of.plain(), of.follow())),
     "removexattr": (3, lambda of: (of.plain(), of.attribute(), of.follow())),
     "open_directory": (3, lambda of: (of.plain(DIRECTORIES), of.slot())),
-    "scan": (8, lambda of: (of.slot(), of.pick([64, 300, 300, 4096]), At(of.pick(_LISTED)))),
+    "scan": (8, lambda of: (of.slot(), of.pick([64, 300, 300, 4096]), At(of.pick(_LISTED)), of.below(4) == 3)),
     "rewind": (1, lambda of: (of.slot(),)),
     "fsync": (2, lambda of: (of.slot(), of.follow())),
     "syncfs": (1, lambda of: (of.slot(),)),

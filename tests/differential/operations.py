@@ -45,6 +45,7 @@ class Scan:
     def __init__(self, fd: int) -> None:
         self.lasting = _numbered(fd)
         self.seen: list[tuple[bytes, int]] = []
+        self.ended = False
 
 
 class Side:
@@ -447,27 +448,40 @@ def _numbered(fd: int) -> set[tuple[bytes, int]]:
         os.close(own)
 
 
-def _scan(side: Side, slot: Slot, size: int, at: At) -> object:
-    """Read a part of a directory, a new one where none is being listed in this slot.
-
-    At the end, say whether all that lasted was seen, and seen once.
-    """
-    if slot.number not in side.scans:
-        _open_directory(side, at, slot)
-        side.scans[slot.number] = Scan(side.fd(slot))
-    fd = side.fd(slot)
-    scan = side.scans[slot.number]
-    scan.lasting &= _numbered(fd)
+def _part(fd: int, size: int) -> bytes:
     try:
-        part = _getdents(fd, size)
+        return _getdents(fd, size)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        part = _getdents(fd, 300)  # which name is too long for the buffer is a matter of order
+    return _getdents(fd, 300)  # which name is too long for the buffer is a matter of order
+
+
+def _scan(side: Side, slot: Slot, size: int, at: At, begin: bool) -> object:
+    """Open a directory and read a part of it, or read on; at the end, say whether all that lasted was seen once.
+
+    The two sides come to the end at different calls: their order differs. A listing that has ended stays so.
+    """
+    if begin:
+        _open_directory(side, at, slot)
+        side.scans[slot.number] = Scan(side.fd(slot))
+    elif slot.number not in side.scans:
+        return "nothing is being listed"
+    fd = side.fd(slot)
+    scan = side.scans[slot.number]
+    if scan.ended:
+        return None
+    try:
+        scan.lasting &= _numbered(fd)
+        part = _part(fd, size)
+    except OSError:
+        # Removed, or closed to this user: one side may have come to its end before.
+        scan.ended = True
+        return None
     scan.seen += _entries(part)
     if part:
         return None
-    del side.scans[slot.number]
+    scan.ended = True
     wrong = [name for name, number in scan.lasting if scan.seen.count((name, number)) != 1]
     return ("not seen exactly once", sorted(wrong)) if wrong and side.on_mount else None
 

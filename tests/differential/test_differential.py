@@ -57,7 +57,7 @@ def _call(draw: st.DrawFn) -> Call:
 
 
 @settings(
-    max_examples=int(os.environ.get("HELIOS_DIFF_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("HELIOS_DIFF_EXAMPLES", "60")),
     deadline=None,
     derandomize=not _TORTURE,
     database=None,
