@@ -194,7 +194,8 @@ class _Chooser:
         return Data(self.pick(_LENGTHS), self.below(1000))
 
     def mode(self) -> int:
-        return self.pick(_MODES)
+        """Without root nobody could look at what its owner may not read."""
+        return self.pick(_MODES) | (0 if self.users else 0o700)
 
     def offset(self) -> int:
         return self.pick(_FAR) if self.below(30) == 29 else self.pick(_OFFSETS)
@@ -230,7 +231,7 @@ class _Chooser:
 
 def _mknod(of: _Chooser) -> tuple[Any, ...]:
     kinds = [(stat.S_IFIFO, 0), (stat.S_IFREG, 0), (stat.S_IFSOCK, 0), (stat.S_IFCHR, 0), (stat.S_IFCHR, 0x103)]
-    kind, device = of.pick(kinds)
+    kind, device = of.pick(kinds if of.users else kinds[:3])  # without root the mount has nodev
     return (of.at(), kind | of.mode(), device)
 
 

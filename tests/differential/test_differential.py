@@ -56,6 +56,7 @@ def _call(draw: st.DrawFn) -> Call:
     return choose_call(_Drawn(draw), draw(st.integers(0, ACTORS - 1)), os.geteuid() == 0)
 
 
+@pytest.mark.timeout(600)  # hypothesis makes a failing example smaller for five minutes at most
 @settings(
     max_examples=int(os.environ.get("HELIOS_DIFF_EXAMPLES", "60")),
     deadline=None,
