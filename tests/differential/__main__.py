@@ -20,6 +20,7 @@ from tests.mount.one_mount import one_workspace
 def long_run(trees: Trees, seed: int, seconds: float, in_branch: bool | None, first: int = 0) -> Difference | None:
     """Run rounds until the time is over or the two sides differ; print what happened."""
     progress, number, said = Progress(), first, 0.0
+    found: Difference | None = None
     print(f"differential: seed {seed}, {seconds:.0f} s", flush=True)
     while time.monotonic() - progress.began < seconds:
         calls = round_of(seed, number, trees.users)
@@ -34,7 +35,7 @@ def long_run(trees: Trees, seed: int, seconds: float, in_branch: bool | None, fi
             said = time.monotonic()
             print(f"  round {number}: {progress.text()}", flush=True)
     print(f"differential: seed {seed}, rounds {first} to {number}, {progress.text()}", flush=True)
-    return found if number == first or found is not None else None
+    return found
 
 
 def _tell(trees: Trees, calls: list[Call], branch: bool, found: Difference, seed: int, number: int) -> None:
