@@ -32,10 +32,12 @@ ordinary-user: setup
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# Kill, damage and fill-up tests, for longer than CI has time for; the exerciser for HELIOS_EXERCISER_SECONDS (an hour).
+# Kill, damage and fill-up tests, for longer than CI has time for; the differential tester for HELIOS_DIFF_SECONDS and the
+# exerciser for HELIOS_EXERCISER_SECONDS (an hour each). Both print their seed.
 torture: setup
 	HELIOS_TORTURE=1 HELIOS_MODEL_STEPS=20000 HELIOS_MODEL_EXAMPLES=2000 \
-		$(BIN)/python -m pytest -q --timeout 3600 tests/crash tests/mount tests/model tests/exerciser
+		$(BIN)/python -m pytest -q --timeout 7200 \
+		tests/crash tests/mount tests/model tests/differential tests/exerciser
 
 clean:
 	rm -rf .venv build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

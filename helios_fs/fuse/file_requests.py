@@ -14,7 +14,6 @@ from typing import Final
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from helios_fs.errors import InvalidArgument, NotSupported
 from helios_fs.fuse.invalidation import forget_attributes
 from helios_fs.fuse.nodes import DIRECT_HANDLE, NODEID_MASK, WRITABLE_HANDLE
 from helios_fs.fuse.requests import Requests
@@ -31,6 +30,9 @@ _DIRECT: Final = may_write_directly()
 
 _NAMESPACES: Final = frozenset({b"user", b"trusted", b"security"})
 """Of extended attributes (xattr(7)); the kernel has checked who may use them."""
+
+_ACLS: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+"""No file has one, which is not an error to those who ask (as on ext4); setting one is refused."""
 
 
 class FileRequests(Requests):
@@ -187,6 +189,8 @@ class FileRequests(Requests):
                 value = found.xattrs.get(name)
                 if value is not None:
                     return value
+            if name != _CAPABILITIES and name not in _ACLS:
+                _check_attribute(name)
             raise FUSEError(errno.ENODATA)
         try:
             return self._history.getxattr(inode, name)
@@ -206,11 +210,7 @@ class FileRequests(Requests):
         """Set an extended attribute."""
         try:
             found = self._live(inode)
-            namespace, dot, rest = name.partition(b".")
-            if namespace not in _NAMESPACES or not dot:
-                raise NotSupported("no such kind of attribute, and no access control lists")
-            if not rest:
-                raise InvalidArgument("an attribute needs a name")
+            _check_attribute(name)
             self._worktree.setxattr(found, name, value)
         except Exception as error:
             await self._again(error, self.setxattr, inode, name, value, ctx)
@@ -218,7 +218,10 @@ class FileRequests(Requests):
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """Remove an extended attribute."""
         try:
-            self._worktree.removexattr(self._live(inode), name)
+            found = self._live(inode)
+            if name not in _ACLS:
+                _check_attribute(name)
+            self._worktree.removexattr(found, name)
         except Exception as error:
             await self._again(error, self.removexattr, inode, name, ctx)
 
@@ -239,6 +242,15 @@ class FileRequests(Requests):
         reply.f_favail = disk.f_favail
         reply.f_namemax = 255
         return reply
+
+
+def _check_attribute(name: bytes) -> None:
+    """Refuse what no filesystem has an attribute for, by the errors that the kernel's own ones answer."""
+    namespace, dot, rest = name.partition(b".")
+    if namespace not in _NAMESPACES or not dot:
+        raise FUSEError(errno.EOPNOTSUPP)  # access control lists too
+    if not rest:
+        raise FUSEError(errno.EINVAL)
 
 
 def _has_privileges(inode: Inode) -> bool:
