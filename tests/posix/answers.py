@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.posix import filesystems
-from tests.posix.known import KNOWN
+from tests.posix.known import KNOWN, Known
 from tests.posix.probe import GROUPS, PROBES, load
 
 ROOT = Path(__file__).parents[2]
@@ -62,10 +62,13 @@ def _head(*cells: str) -> list[str]:
 def _differences(seen: dict[str, Answers]) -> list[str]:
     lines = ["### What differs from ext4", ""]
     lines += _head("", "HeliosFS", "ext4", "why", "what programs do then", "tested in")
-    lines += [
-        _row(PROBES[name].question, seen["HeliosFS"][name], seen["ext4"][name], one.reason, one.programs, one.tested)
-        for name, one in KNOWN.items()
-    ]
+    rows: dict[Known, list[str]] = {}
+    for name, one in KNOWN.items():
+        rows.setdefault(one, []).append(name)
+    for one, names in rows.items():
+        questions = "<br>".join(PROBES[name].question for name in names)
+        theirs = "<br>".join(dict.fromkeys(seen["ext4"][name] for name in names))
+        lines.append(_row(questions, one.answer, theirs, one.reason, one.programs, one.tested))
     return [*lines, ""]
 
 

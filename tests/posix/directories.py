@@ -14,7 +14,7 @@ DETAIL = "mount/test_directories.py"
 @probe("telldir and seekdir: back to where one was", also=DETAIL)
 def seek() -> None:
     for number in range(300):
-        file(f"{number}", b"")
+        os.mknod(f"{number}")
     stream = Directory(".")
     for _ in range(100):
         stream.read()
@@ -31,18 +31,20 @@ def seek() -> None:
 
 @probe("What is there throughout is listed once while others come and go", also=DETAIL)
 def listing_while_changing() -> None:
-    for number in range(1000):
-        file(f"stays-{number}", b"")
-        file(f"goes-{number}", b"")
+    long = "n" * 200  # so that a few hundred names do not fit into one getdents
+    staying = {f"stays-{number}-{long}" for number in range(300)}
+    going = [f"goes-{number}-{long}" for number in range(300)]
+    for name in (*staying, *going):
+        os.mknod(name)
     seen = []
     with os.scandir() as entries:
         for number, entry in enumerate(entries):
             seen.append(entry.name)
-            if number < 1000:
-                os.unlink(f"goes-{number}")
-                file(f"new-{number}", b"")
+            if number < 300:
+                os.unlink(going[number])
+                os.mknod(f"new-{number}-{long}")
     check(len(seen) == len(set(seen)), "twice")
-    check({f"stays-{number}" for number in range(1000)} <= set(seen), "one is left out")
+    check(staying <= set(seen), "one is left out")
 
 
 @probe("rewinddir shows what is new")

@@ -18,8 +18,8 @@ _NO_REQUEST = "pyfuse3 has no such request"
 _FALLOCATE = Known(
     "no: EOPNOTSUPP",
     _NO_REQUEST,
-    "posix_fallocate (PostgreSQL, SQLite, Samba, qemu-img) writes zeros instead; fallocate(1) says so, `fallocate"
-    " --posix` works",
+    "posix_fallocate of the C library (PostgreSQL, SQLite, qemu-img) writes a zero into every 4 KiB instead, some 30 µs each:"
+    " right, but no promise of room; fallocate(1) says that it cannot, `fallocate --posix` works",
 )
 _PUNCH = Known(
     "no: EOPNOTSUPP",
@@ -30,7 +30,7 @@ _ACL = Known(
     "no: EOPNOTSUPP",
     "the kernel does them only with FUSE_POSIX_ACL, which pyfuse3 does not negotiate; kept as bytes only, nobody would"
     " obey them",
-    "setfacl says \"Operation not supported\"; cp -a, tar --acls and rsync -A copy the rest; modes say who may",
+    'setfacl says "Operation not supported"; cp -a, tar --acls and rsync -A copy the rest; modes say who may',
     "mount/test_permissions.py",
 )
 _NOATIME = Known(
@@ -50,7 +50,9 @@ KNOWN: dict[str, Known] = {
         "more works than on ext4",
         "mount/test_direct_writes.py",
     ),
-    "largest_size": Known("2^62", "no format limit below that of the system call", "nothing", "mount/test_semantics.py"),
+    "largest_size": Known(
+        "2^62", "no format limit below that of the system call", "nothing", "mount/test_semantics.py"
+    ),
     "get_flags": Known("no: ENOTTY", "pyfuse3 has no ioctl", "lsattr says so; cp -a, rsync and tar do not ask"),
     "immutable": Known("no: ENOTTY", "pyfuse3 has no ioctl", "chattr says so, and changes nothing"),
     "allocate": _FALLOCATE,
@@ -72,7 +74,7 @@ KNOWN: dict[str, Known] = {
     "rename_whiteout": Known(
         "no: EINVAL",
         "the kernel makes the whiteout of overlayfs by it, which takes no FUSE mount as its upper layer",
-        "overlayfs refuses such an upper layer (a lower one is fine); fuse-overlayfs makes its whiteouts by mknod",
+        "overlayfs refuses such an upper layer (a lower one is fine); fuse-overlayfs makes its whiteouts otherwise",
     ),
     "birth_time": Known("no: not told", _NO_REQUEST + " (statx)", "stat prints -, find -newerB says that it cannot"),
     "statx_attributes": Known(
@@ -92,7 +94,8 @@ KNOWN: dict[str, Known] = {
     "atime_of_a_symlink": _NOATIME,
     "bits_after_append_by_root": Known(
         "dropped",
-        "such a write passes the kernel's pages by, and pyfuse3 does not say who writes (docs/decisions/direct-writes.md)",
+        "such a write passes the kernel's pages by, and pyfuse3 does not say who writes"
+        " (docs/decisions/direct-writes.md)",
         "a set-id program that root writes into in place loses its bits; installers set them last",
         "mount/test_direct_writes.py",
     ),
@@ -109,6 +112,9 @@ KNOWN: dict[str, Known] = {
         "mount/test_watching.py",
     ),
     "nowait": Known(
-        "no: EOPNOTSUPP", "the kernel's FUSE does not say FMODE_NOWAIT", "io_uring uses its threads", "posix/transfers.py"
+        "no: EOPNOTSUPP",
+        "the kernel's FUSE does not say FMODE_NOWAIT",
+        "io_uring uses its threads",
+        "posix/transfers.py",
     ),
 }

@@ -97,7 +97,7 @@ def executable_mapping() -> None:
     code = _RETURN_42[platform.machine()]
     fd = os.open(file("code", code), os.O_RDONLY)
     address = map_file(fd, len(code), mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE)
-    check(in_child(lambda: ctypes.CFUNCTYPE(ctypes.c_int)(address)()) == 42, "something else")
+    check(in_child(ctypes.CFUNCTYPE(ctypes.c_int)(address)) == 42, "something else")
 
 
 @probe("Zeros between the file's end and the page's")

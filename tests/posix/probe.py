@@ -1,7 +1,7 @@
 """What a probe is: one question about a filesystem, and the function that puts it.
 
-A probe works in the current directory, which is new, empty, open to all and its own. It returns None for "yes" or a short text; an
-OSError that it raises becomes "no: ERRNO". It never says anything that differs from one run to the next.
+A probe works in the current directory, which is new, empty, open to all and its own. It returns None for "yes" or a
+short text; an OSError that it raises becomes "no: ERRNO". It never says anything that differs from one run to the next.
 """
 
 import errno

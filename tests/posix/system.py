@@ -117,7 +117,7 @@ class Directory:
         _libc.closedir(self._stream)
 
 
-class Killed(Exception):  # noqa: N818 - named by what happened
+class Killed(Exception):
     """A child was ended by a signal."""
 
 

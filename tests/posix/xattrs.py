@@ -31,9 +31,7 @@ def trusted_attribute() -> None:
 def trusted_of_others() -> None:
     os.setxattr(file("file", mode=0o666), "trusted.x", b"1")
     os.setxattr("file", "user.x", b"1")
-    listed, answer = as_other(
-        lambda: (os.listxattr("file"), refused(lambda: os.setxattr("file", "trusted.y", b"1")))
-    )
+    listed, answer = as_other(lambda: (os.listxattr("file"), refused(lambda: os.setxattr("file", "trusted.y", b"1"))))
     check(listed == ["user.x"], "listed")
     check(answer == "EPERM", answer)
 
