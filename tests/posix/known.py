@@ -18,7 +18,7 @@ _NO_REQUEST = "pyfuse3 has no such request"
 _FALLOCATE = Known(
     "no: EOPNOTSUPP",
     _NO_REQUEST,
-    "posix_fallocate of the C library (PostgreSQL, SQLite, qemu-img) writes a zero into every 4 KiB instead, some 30 µs each:"
+    "posix_fallocate of the C library (PostgreSQL, SQLite, qemu-img) writes a zero into every 4 KiB instead:"
     " right, but no promise of room; fallocate(1) says that it cannot, `fallocate --posix` works",
 )
 _PUNCH = Known(
