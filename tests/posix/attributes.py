@@ -229,6 +229,15 @@ def blocks_after_a_write() -> None:
     check(os.fstat(fd).st_blocks == 16, f"{os.fstat(fd).st_blocks}")
 
 
+@probe("st_blocks of one byte in each of 16 pages")
+def blocks_of_scattered_bytes() -> str:
+    fd = os.open("file", os.O_CREAT | os.O_WRONLY)
+    for page in range(16):
+        os.pwrite(fd, b"x", page * 4096)
+    os.fsync(fd)
+    return str(os.fstat(fd).st_blocks)
+
+
 @probe("st_blksize")
 def block_size() -> str:
     return str(os.stat(file("file")).st_blksize)

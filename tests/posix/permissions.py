@@ -182,6 +182,20 @@ def set_gid_without_execution() -> str:
     return _special(os.stat("file").st_mode)
 
 
+@probe("Set-gid without execution after a write by somebody not in the group", root=True, also=DETAIL)
+def set_gid_without_execution_after_write() -> str:
+    file("file", mode=0o2666)
+    as_other(_write)
+    return _special(os.stat("file").st_mode)
+
+
+@probe("Set-gid without execution after a truncate by somebody not in the group", root=True, also=DETAIL)
+def set_gid_without_execution_after_truncate() -> str:
+    file("file", mode=0o2666)
+    as_other(lambda: os.truncate("file", 1))
+    return _special(os.stat("file").st_mode)
+
+
 @probe("chmod +s by somebody not in the group drops set-gid", root=True)
 def set_gid_of_a_stranger() -> str:
     os.chown(file("file", mode=0o755), OTHER_USER, 4321)
