@@ -2,6 +2,8 @@
 
 BIN := .venv/bin
 BENCH ?=
+# Files of tests run three at a time: most of their time is spent waiting for a disk or another process.
+AT_ONCE := -n 3 --dist loadfile
 
 .PHONY: setup test check unit ordinary-user bench torture clean
 
@@ -18,14 +20,14 @@ check: setup
 
 test: check
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage run -m pytest -q $(AT_ONCE)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=90
-	.ci/as-ordinary-user
+	.ci/as-ordinary-user $(AT_ONCE)
 
 # A subset as an ordinary user, whoever calls it.
 ordinary-user: setup
-	.ci/as-ordinary-user
+	.ci/as-ordinary-user $(AT_ONCE)
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -34,7 +34,17 @@ TEST_COMMANDS = {
     "runuser": "util-linux",
     "sqlite3": "sqlite3",
     "make": "make",
+    "ed": "ed",
+    "vim": "vim",
+    "zip": "zip",
+    "unzip": "unzip",
+    "patch": "patch",
+    "node": "nodejs",
+    "npm": "npm",
+    "initdb": "postgresql",
 }
+# PostgreSQL's package makes and starts a server of its own unless it is told not to; no test wants that one.
+NO_CLUSTER = "/etc/postgresql-common/createcluster.d/helios-tests.conf"
 
 
 class CannotSetUp(Exception):
@@ -118,7 +128,9 @@ def find_python() -> str:
 
 def missing_commands(commands: dict[str, str]) -> list[str]:
     """Return the Debian packages of those commands that are not there."""
-    search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    # Debian keeps PostgreSQL's server off the PATH.
+    servers = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", *servers])
     return [package for command, package in commands.items() if shutil.which(command, path=search) is None]
 
 
@@ -137,10 +149,18 @@ def missing_packages(python: str) -> list[str]:
 
 def install_test_packages() -> None:
     """Install what some tests run; without it they are skipped, which one line says."""
+    packages = missing_commands(TEST_COMMANDS)
+    prefix = privilege() if "postgresql" in packages else None
+    if prefix is not None:
+        make = f"mkdir -p {os.path.dirname(NO_CLUSTER)} && echo 'create_main_cluster = off' >{NO_CLUSTER}"
+        run_quietly([*prefix, "sh", "-c", make])
     try:
-        install_system_packages(missing_commands(TEST_COMMANDS))
+        install_system_packages(packages)
     except CannotSetUp as error:
-        say(f"some tests will be skipped: {error}")
+        say(f"some tests will be skipped, or fail for root: {error}")
+    finally:
+        if prefix is not None:
+            run_quietly([*prefix, "rm", "-f", NO_CLUSTER])
 
 
 def install_system_packages(packages: list[str]) -> None:

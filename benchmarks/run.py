@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.targets import ALL, Target, chosen
 
-IDEAS = ("loop", "ops", "snapshots", "memory", "mount_time", "latency", "many", "branches")
+IDEAS = ("loop", "ops", "snapshots", "memory", "mount_time", "latency", "many", "branches", "programs")
 
 
 @dataclass(frozen=True)

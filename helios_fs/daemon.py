@@ -83,12 +83,10 @@ class Daemon:
             "subtype=helios",
             f"fsname={quoted(self._store.path + '#' + self._called + self._says_where_branches_are())}",
         }
-        if "allow_other" in self._options:
-            options.add("allow_other")
-        if "ro" in self._options:
-            options.add("ro")
+        options.update({"allow_other", "ro", "noexec"} & self._options.keys())
         if os.geteuid() == 0:
-            options.update({"dev", "suid"})
+            # For others fusermount3 adds nodev and nosuid, whatever is asked for.
+            options.update({"dev", "suid"} - {option.removeprefix("no") for option in self._options})
         give_up_large_pipes()
         keep_freed_memory()
         try:
@@ -216,8 +214,7 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
     """Run one mount from beginning to end."""
     store = Store.open(store_path)
     try:
-        lock = store.lock_branch(branch)
-        try:
+        with store.lock_branch(branch):
             try:
                 daemon = Daemon(store, branch, mountpoint, options, branch)
             except StoreFull:
@@ -226,8 +223,6 @@ def serve(store_path: str, branch: str, mountpoint: str, options: dict[str, str]
                     raise
                 daemon = Daemon(store, branch, mountpoint, options, branch)
             _run(daemon, f"{store.path} (branch {branch})", mountpoint, ready_fd)
-        finally:
-            lock.release()
     finally:
         store.close()
 

@@ -98,13 +98,10 @@ def make(where: Workspace, name: str, snapshot: str | None = None) -> Workspace:
         if found is None:
             info = branching.fork_offline(store, parent.branch, last, user_name(), host)
             return Workspace(parent.store, info.id, None)
-        lock = store.lock_branch(parent.branch)
-        try:
+        with store.lock_branch(parent.branch):
             branching.check_free(store, parent.branch, last)
             sealed = workspace.stored_snapshot(store, parent.branch, found.id)
             info = branching.fork_snapshot(store, parent.branch, sealed, last, user_name(), host)
-        finally:
-            lock.release()
     return Workspace(parent.store, info.id, None)
 
 
@@ -139,11 +136,8 @@ def bring_back(where: Workspace, name: str) -> None:
         newest = max(found, key=lambda info: info.deleted_ns)
         connection = workspace.find_daemon(parent.store, parent.branch)
         if connection is None:
-            lock = store.lock_branch(parent.branch)
-            try:
+            with store.lock_branch(parent.branch):
                 undelete_branch(store, newest.id)
-            finally:
-                lock.release()
             return
     with connection:
         connection.ask(messages.BringBackBranch(newest.id), messages.BranchChanged)
@@ -163,12 +157,8 @@ def rename(where: Workspace, old: str, new: str) -> None:
         return
     from helios_fs.history.branching import rename_branch
 
-    with workspace.open_store(parent) as store:
-        lock = store.lock_branch(parent.branch)
-        try:
-            rename_branch(store, branch, wanted)
-        finally:
-            lock.release()
+    with workspace.open_store(parent) as store, store.lock_branch(parent.branch):
+        rename_branch(store, branch, wanted)
 
 
 def _list(where: Workspace, as_json: bool) -> None:

@@ -57,12 +57,8 @@ def make_store(path: str) -> None:
 
     was_there = os.path.isdir(path)
     Store.create(path)
-    with _taken_back_on_failure(path, was_there), Store.open(path) as store:
-        lock = store.lock_branch(MAIN_BRANCH)
-        try:
-            begin_branch(store, MAIN_BRANCH)
-        finally:
-            lock.release()
+    with _taken_back_on_failure(path, was_there), Store.open(path) as store, store.lock_branch(MAIN_BRANCH):
+        begin_branch(store, MAIN_BRANCH)
 
 
 def fill_store(path: str, source: str, exclude: "Sequence[str]") -> "IngestReport":

@@ -20,12 +20,12 @@ from helios_fs.history.schedule import parse_schedule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro", "retention"})
+_FLAGS: Final = frozenset({"allow_other", "show_snapshots", "ro", "retention", "nodev", "nosuid", "noexec"})
 _WITH_VALUE: Final = frozenset({"snapshots_dir", "branches_dir"})
 _SCHEDULED: Final = "auto_snapshot"
 # What mount(8) and fstab pass along and what is so anyway.
 _NO_EFFECT: Final = frozenset(
-    {"defaults", "rw", "noatime", "relatime", "nodev", "nosuid", "async", "user", "nouser", "auto", "noauto", "_netdev",
+    {"defaults", "rw", "noatime", "relatime", "async", "user", "nouser", "auto", "noauto", "_netdev",
      "nofail", "exec", "dev", "suid"}
 )  # fmt: skip
 _MAX_LOG_BYTES: Final = 4 << 20
@@ -49,7 +49,8 @@ _MAX_LOG_BYTES: Final = 4 << 20
     "options",
     multiple=True,
     metavar="OPT[,OPT…]",
-    help="allow_other, ro, show_snapshots, snapshots_dir=NAME, branches_dir=NAME, auto_snapshot=WHEN, retention.",
+    help="allow_other, ro, nodev, nosuid, noexec, show_snapshots, snapshots_dir=NAME, branches_dir=NAME,"
+    " auto_snapshot=WHEN, retention.",
 )
 @click.pass_context
 def verb(

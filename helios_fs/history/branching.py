@@ -95,8 +95,7 @@ def finish_all(store: Store, worktree: Worktree) -> None:
 
 def fork_offline(store: Store, parent: str, name: str, user: str, host: str) -> BranchInfo:
     """Make a branch of one that nobody has mounted. Durable on return. Raises Busy, and as `fork` does."""
-    lock = store.lock_branch(parent)
-    try:
+    with store.lock_branch(parent):
         worktree, _ = take_over(store, parent)
         try:
             finish_all(store, worktree)
@@ -108,8 +107,6 @@ def fork_offline(store: Store, parent: str, name: str, user: str, host: str) -> 
             return info
         finally:
             worktree.journal.close()
-    finally:
-        lock.release()
 
 
 def seal_alone(store: Store, branch: str) -> None:
@@ -126,15 +123,12 @@ def seal_alone(store: Store, branch: str) -> None:
 
 def adopt(store: Store, parent: str) -> None:
     """Finish the branches of a parent whose owner has died before it could. Raises Busy where somebody owns it."""
-    lock = store.lock_branch(parent)
-    try:
+    with store.lock_branch(parent):
         worktree = recover(store, parent)
         try:
             finish_all(store, worktree)
         finally:
             worktree.journal.close()
-    finally:
-        lock.release()
 
 
 def fork_snapshot(store: Store, parent: str, snapshot: Snapshot, name: str, user: str, host: str) -> BranchInfo:
@@ -180,20 +174,13 @@ def delete_offline(store: Store, branch: str, force: bool) -> None:
 
     Raises Busy, and as `delete_branch` does.
     """
-    parent_lock = store.lock_branch(store.branches.get(branch).parent)
-    try:
-        lock = store.lock_branch(branch)
+    with store.lock_branch(store.branches.get(branch).parent), store.lock_branch(branch):
+        worktree = recover(store, branch)
         try:
-            worktree = recover(store, branch)
-            try:
-                finish_all(store, worktree)
-                delete_branch(store, branch, worktree.journal.end, force)
-            finally:
-                worktree.journal.close()
+            finish_all(store, worktree)
+            delete_branch(store, branch, worktree.journal.end, force)
         finally:
-            lock.release()
-    finally:
-        parent_lock.release()
+            worktree.journal.close()
 
 
 def check_free(store: Store, parent: str, name: str) -> None:
@@ -217,15 +204,12 @@ def delete_untouched(store: Store, branch: str) -> bool:
 
     Raises Busy where it is open, or has branches of its own.
     """
-    lock = store.lock_branch(branch)
-    try:
+    with store.lock_branch(branch):
         info = store.branches.get(branch)
         if not forks.is_untouched(journal_directory(store.path, branch), info.fork_lsn):
             return False
         delete_branch(store, branch, info.fork_lsn)
         return True
-    finally:
-        lock.release()
 
 
 def delete_branch(store: Store, branch: str, journal_end: int, force: bool = False) -> BranchInfo:

@@ -131,8 +131,7 @@ def ingest(
     times and xattrs. Raises EntryExists where the branch has a state already, Busy where it is in use; NoSuchEntry,
     NotADirectory, NotPermitted or InvalidArgument for a source that cannot be taken; StoreFull, StoreFault.
     """
-    lock = store.lock_branch(branch)
-    try:
+    with store.lock_branch(branch):
         try:
             store.refs.head(branch)
         except NoSuchEntry:
@@ -144,8 +143,6 @@ def ingest(
         with store.writer() as writer:
             run = _Ingest(store, writer, source, branch, Selection((), exclude), progress)
             return run.run()
-    finally:
-        lock.release()
 
 
 class _Ingest:

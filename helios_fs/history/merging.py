@@ -204,16 +204,13 @@ def merge_offline(store: Store, target: str, wanted: Wanted) -> Outcome:
 
     Raises Busy where somebody has, and what `Merging` does; then nothing was changed.
     """
-    lock = store.lock_branch(target)
-    try:
+    with store.lock_branch(target):
         worktree, fence = take_over(store, target)
         try:
             finish_all(store, worktree)
             return _merge(store, worktree, fence, wanted)
         finally:
             worktree.journal.close()
-    finally:
-        lock.release()
 
 
 def _merge(store: Store, worktree: Worktree, fence: int, wanted: Wanted) -> Outcome:
@@ -239,8 +236,7 @@ def source_offline(store: Store, branch: str, message: str, user: str, host: str
 
     Durable on return. Raises Busy where somebody has it, and what sealing does.
     """
-    lock = store.lock_branch(branch)
-    try:
+    with store.lock_branch(branch):
         worktree, fence = take_over(store, branch)
         try:
             finish_all(store, worktree)
@@ -256,8 +252,6 @@ def source_offline(store: Store, branch: str, message: str, user: str, host: str
             return Source(branch, own[-1].id, own[-1].tree, store.head(branch).lsn)
         finally:
             worktree.journal.close()
-    finally:
-        lock.release()
 
 
 def _sealed(store: Store, worktree: Worktree, fence: int) -> bytes:

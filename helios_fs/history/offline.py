@@ -17,13 +17,10 @@ def owned(store: Store, branch: str) -> Iterator[Worktree]:
 
     Nothing is sealed. Raises Busy where somebody else owns the branch, and what `recover` does.
     """
-    lock = store.lock_branch(branch)
-    try:
+    with store.lock_branch(branch):
         worktree = recover(store, branch)
         try:
             yield worktree
             worktree.journal.sync()
         finally:
             worktree.journal.close()
-    finally:
-        lock.release()

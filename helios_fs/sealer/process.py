@@ -141,8 +141,7 @@ def seal_offline(store_path: str, branch: str) -> None:
     """
     store = Store.open(store_path)
     try:
-        lock = store.lock_branch(branch)
-        try:
+        with store.lock_branch(branch):
             head = store.head(branch)
             journal = Journal.open(journal_directory(store, branch), head.lsn)
             try:
@@ -152,8 +151,6 @@ def seal_offline(store_path: str, branch: str) -> None:
                 journal.drop_below(outcome.head.lsn, keep_open=False)
             finally:
                 journal.close()
-        finally:
-            lock.release()
     finally:
         store.close()
 

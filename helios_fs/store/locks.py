@@ -65,7 +65,7 @@ class FileLock:
 
 
 class BranchLock:
-    """The right to write a branch's journal; held until released, or until this process ends."""
+    """The right to write a branch's journal; held until released, until a `with` of it or this process ends."""
 
     def __init__(self, store_path: str, branch: str, called: str = "") -> None:
         """Take it. Raises Busy, by the name `called`, where another mount or program has the branch."""
@@ -83,6 +83,12 @@ class BranchLock:
     def release(self) -> None:
         """Give it up. Releasing twice is fine."""
         self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def lock_name(branch: str) -> str:

@@ -31,8 +31,8 @@ libparts.a: $(filter part%,$(objects))
 """
 
 
-def make_project(folder: Path) -> None:
-    numbers = range(PARTS)
+def make_project(folder: Path, parts: int = PARTS) -> None:
+    numbers = range(parts)
     folder.mkdir()
     (folder / "Makefile").write_text(MAKEFILE.format(numbers=" ".join(map(str, numbers))))
     (folder / "parts.h").write_text("#include <stdio.h>\n" + "".join(f"int part{n}(int);\n" for n in numbers))
@@ -48,7 +48,7 @@ def make_project(folder: Path) -> None:
 
 def make(folder: Path) -> str:
     done = subprocess.run(
-        ["make", "-j4"],
+        ["make", "-j2"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -60,23 +60,33 @@ def make(folder: Path) -> str:
     return done.stdout
 
 
-def test_make_builds_what_is_out_of_date_and_no_more(mounted: Workspace) -> None:
-    project = mounted.path / "project"
-    make_project(project)
+@pytest.mark.parametrize("parts", [PARTS, pytest.param(100, marks=pytest.mark.slow)])
+def test_make_builds_what_is_out_of_date_and_no_more(shared: Workspace, folder: Path, parts: int) -> None:
+    project = folder / "project"
+    make_project(project, parts)
     make(project)
-    assert subprocess.run([project / "program"], capture_output=True, text=True).stdout == "66\n"
-    mounted.remount()
+    total = sum(range(parts))
+    assert subprocess.run([project / "program"], capture_output=True, text=True).stdout == f"{total}\n"
+    assert "up to date" in make(project)
+    shared.remount()
     assert "up to date" in make(project)
     (project / "part3.c").write_text('#include "parts.h"\nint part3(int x) { return x + 100; }\n')
     built = make(project)
     assert "part3.o" in built
     assert "-o part4.o" not in built
-    assert subprocess.run([project / "program"], capture_output=True, text=True).stdout == f"{66 - 3 + 100}\n"
+    assert subprocess.run([project / "program"], capture_output=True, text=True).stdout == f"{total - 3 + 100}\n"
+    if parts > PARTS:
+        return
+    # A header that everything includes: all of it once more, and then nothing.
+    (project / "parts.h").touch()
+    assert make(project).count("-g -c -o") == parts + 1
+    shared.remount()
+    assert "up to date" in make(project)
 
 
-def test_the_same_program_as_on_a_plain_directory(mounted: Workspace, tmp_path: Path) -> None:
+def test_the_same_program_as_on_a_plain_directory(folder: Path, tmp_path: Path) -> None:
     built = []
-    for where in (mounted.path, tmp_path):
+    for where in (folder, tmp_path):
         make_project(where / "project")
         for number in range(PARTS):
             # -g writes the directory into the program; the same for both.
@@ -90,7 +100,7 @@ def test_the_same_program_as_on_a_plain_directory(mounted: Workspace, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("project", ["lua5.4", "sqlite3"])
-def test_a_real_project(mounted: Workspace, project: str) -> None:
+def test_a_real_project(shared: Workspace, folder: Path, project: str) -> None:
     if project == "sqlite3" and not os.environ.get("HELIOS_TORTURE"):
         pytest.skip("a minute and a half; make torture builds it")
     if project == "sqlite3" and shutil.which("tclsh") is None:
@@ -99,7 +109,7 @@ def test_a_real_project(mounted: Workspace, project: str) -> None:
         archive = build_project.fetch(project)
     except build_project.SourcesMissing as error:
         pytest.skip(str(error))
-    tree = build_project.build(project, archive, mounted.path)
-    mounted.remount()
+    tree = build_project.build(project, archive, folder)
+    shared.remount()
     done = subprocess.run(build_project.BUILDS[project][1], cwd=tree, capture_output=True, text=True)
     assert done.stdout == build_project.BUILDS[project][2]

@@ -4,37 +4,18 @@ import compileall
 import filecmp
 import os
 import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-from tests.mount.mounted import PATIENCE_SECONDS, Workspace
+from tests.mount.mounted import Workspace
+from tests.mount.programs import differences, run
 
 pytestmark = pytest.mark.fuse
 
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 PACKAGES = ("json", "email", "importlib", "xml")
-
-
-def run(*command: str | Path, where: Path | None = None, stdin: str = "") -> str:
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=where,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        timeout=PATIENCE_SECONDS,
-    )
-    assert done.returncode == 0, f"{command}: exit {done.returncode}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def differences(one: Path, other: Path) -> str:
-    """Return what rsync would change: content, names, links, modes, owners, times, extended attributes."""
-    return run("rsync", "-aHAXn", "--delete", "--checksum", "--itemize-changes", f"{one}/", f"{other}/")
 
 
 def make_sources(folder: Path) -> Path:

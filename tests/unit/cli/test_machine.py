@@ -100,7 +100,8 @@ def test_users_of_a_directory(tmp_path: Path) -> None:
         ([], []),
         (["ro"], ["ro"]),
         (["ro,noatime", "allow_other"], ["ro", "allow_other"]),
-        (["defaults,rw,nodev,,nosuid"], []),
+        (["defaults,rw,dev,,suid"], []),
+        (["nodev,,nosuid,noexec"], ["nodev", "nosuid", "noexec"]),
         (["snapshots_dir=.history"], ["snapshots_dir=.history"]),
     ],
 )

@@ -300,8 +300,10 @@ class TestMount:
     def test_options_reach_the_mount(self, helios: Helios, tmp_path: Path) -> None:
         (tmp_path / "ws").mkdir()
         helios("init", "s", check=True)
-        options = "ro,noatime,show_snapshots,snapshots_dir=.past"
+        options = "ro,noatime,nodev,nosuid,noexec,show_snapshots,snapshots_dir=.past"
         helios("mount", "ws", "--store", "s", "-o", options, check=True)
+        flags = os.statvfs(tmp_path / "ws").f_flag
+        assert all(flags & one for one in (os.ST_RDONLY, os.ST_NODEV, os.ST_NOSUID, os.ST_NOEXEC))
         assert sorted(os.listdir(tmp_path / "ws")) == [".branches", ".past"]
         with pytest.raises(OSError, match="Read-only"):
             (tmp_path / "ws" / "a").touch()
