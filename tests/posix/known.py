@@ -124,7 +124,7 @@ KNOWN: dict[str, Known] = {
         "no: ENODEV",
         "a FUSE mount has no f_fsid",
         "marks on the mount, on directories and on files work",
-        "mount/test_watching.py",
+        "posix/watching.py",
     ),
     "nowait": Known(
         "no: EOPNOTSUPP",

@@ -61,5 +61,4 @@ def test_the_page_says_what_the_mount_answers(asked: tuple[answers.Answers, answ
 def test_what_the_page_names_is_there() -> None:
     load()
     named = {one.also for one in PROBES.values()} | {one.tested for one in KNOWN.values()}
-    # `test_watching.py` comes with the helper for watchers.
     assert [name for name in named if name and not (TESTS / name).exists()] == []

@@ -203,6 +203,7 @@ def test_flags_of_files(place: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.root
 def test_filefrag_knows_of_no_extent(place: Path) -> None:
     (place / "file").write_bytes(bytes(KIB * 64))
     assert "0 extents" in run("filefrag", place / "file").stdout

@@ -9,7 +9,6 @@ from pathlib import Path
 from tests.posix.probe import check, file, probe
 from tests.posix.system import AT_FDCWD, call, in_child
 
-DETAIL = "mount/test_watching.py"
 IN_ACCESS, IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 1, 2, 4, 8, 0x40, 0x80
 IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_MOVE_SELF = 0x100, 0x200, 0x400, 0x800
 FAN_CREATE, FAN_MODIFY = 0x100, 2
