@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -68,29 +69,30 @@ def test_without_allow_other_nobody_else_gets_in(tmp_path: Path) -> None:
         assert os.listdir(workspace.path) == ["file"]
 
 
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A folder of an ordinary user's own; the way to `tmp_path` is closed to others."""
+    with tempfile.TemporaryDirectory(prefix="helios-theirs-") as folder:
+        os.chown(folder, ORDINARY_USER, ORDINARY_USER)
+        yield Path(folder)
+
+
 @pytest.mark.root
-def test_nor_does_root_into_the_mount_of_a_user(tmp_path: Path) -> None:
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    tmp_path.chmod(0o755)
-    os.chown(folder, ORDINARY_USER, ORDINARY_USER)
-    helios = runner(folder)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
+def test_nor_does_root_into_the_mount_of_a_user(theirs: Path) -> None:
+    helios = runner(theirs)
 
     def mount() -> int:
-        (folder / "ws").mkdir()
-        helios("init", folder / "store", check=True)
-        helios("mount", folder / "ws", "--store", folder / "store", check=True)
-        file(folder / "ws" / "file")
-        return (folder / "ws" / "file").stat().st_uid
+        (theirs / "ws").mkdir()
+        helios("init", theirs / "store", check=True)
+        helios("mount", theirs / "ws", "--store", theirs / "store", check=True)
+        file(theirs / "ws" / "file")
+        return (theirs / "ws" / "file").stat().st_uid
 
     assert in_child(mount, ORDINARY_USER) == ORDINARY_USER
     try:
-        assert everything(folder / "ws") == {"EACCES"}
+        assert everything(theirs / "ws") == {"EACCES"}
     finally:
-        in_child(lambda: helios("unmount", folder / "ws", check=True).returncode, ORDINARY_USER)
+        in_child(lambda: helios("unmount", theirs / "ws", check=True).returncode, ORDINARY_USER)
 
 
 # -- With allow_other ------------------------------------------------------------------------------------------------
