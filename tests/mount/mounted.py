@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helios_fs.control import messages
 from helios_fs.control.client import find_daemon
 
 Helios = Callable[..., subprocess.CompletedProcess[str]]
@@ -40,6 +41,13 @@ class Workspace:
         """Unmount and mount again."""
         self.unmount()
         self.mount()
+
+    def seal(self) -> None:
+        """Return when everything up to now is sealed: nothing below the mount stands in the journal any more."""
+        connection = find_daemon(str(self.store), "main")
+        assert connection is not None, "no daemon listens"
+        with connection:
+            connection.ask(messages.Seal(), messages.Sealed, PATIENCE_SECONDS)
 
     def daemon(self) -> int:
         """Return the daemon's process id."""
