@@ -86,7 +86,7 @@ class ShownBranch:
             self._numbers_taken = [CONTROL_VIEW]
             self.place = Place(worktree.index)
         else:
-            self._numbers_taken = [numbers.take(None), numbers.take(None)]
+            self._numbers_taken = [numbers.take(None), numbers.take(None, self.branch)]
             nodeid = parent.nodes.branch_nodeid(self.branch)
             self.place = Place(worktree.index, self._numbers_taken[1], numbers.next_generation(), nodeid)
         self.nodes = Nodes(self._open_view, numbers, self._numbers_taken[0])

@@ -1,7 +1,8 @@
 """Node ids: how the kernel's 64-bit numbers name inodes of the working tree, of snapshots, and the control directories.
 
 D1. A nodeid is view << 48 | inode number; view 0 is the tree of the branch that is mounted, so its nodeids are its
-    inode numbers. A branch below `.branches` has a view number while it is open.
+    inode numbers. A branch below `.branches` has a view number while it is open, after a remount the same as before:
+    git and make take a file whose number has changed for another file.
 D2. A view number is taken at the first lookup below a snapshot's directory, given back after the last forget, and used
     again with another generation. At most one view of a branch is open that nobody holds anything of.
 D3. The control directories of a branch, its snapshots' own directories, their other names and the roots of branches
@@ -10,6 +11,7 @@ D4. Bit 63 of a file handle marks a descriptor through which a shared mapping ma
     pass the kernel's pages by; no nodeid has them.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -46,12 +48,14 @@ class Numbers:
         self._last = 0
         self._generation = 0
 
-    def take(self, owner: object) -> int:
-        """Return a number that nobody has. Raises Busy when all are taken."""
+    def take(self, owner: object, named: str = "") -> int:
+        """Return a number that nobody has; for one name always the same, while that is free. Raises Busy."""
+        last = zlib.crc32(named.encode()) if named else self._last
         for step in range(1, CONTROL_VIEW):
-            number = (self._last + step - 1) % (CONTROL_VIEW - 1) + 1
+            number = (last + step - 1) % (CONTROL_VIEW - 1) + 1
             if number not in self.owners:
-                self._last = number
+                if not named:
+                    self._last = number
                 self.owners[number] = owner
                 return number
         raise Busy("too many snapshots and branches are being looked at")

@@ -140,6 +140,16 @@ def test_numbers_are_used_again_in_turn_and_come_to_an_end(
     assert again.generation not in {one.generation for one in shown}
 
 
+def test_a_name_has_the_same_number_each_time() -> None:
+    numbers, after_a_remount = module.Numbers(), module.Numbers()
+    number = numbers.take("branch", "b0123456789abcdef")
+    after_a_remount.take("something else")
+    assert after_a_remount.take("branch", "b0123456789abcdef") == number
+    assert numbers.take("taken meanwhile", "b0123456789abcdef") != number
+    numbers.free(number)
+    assert numbers.take("branch", "b0123456789abcdef") == number
+
+
 def test_what_is_not_known_is_told(branch: Branch, opened: Opened) -> None:
     identity = branch.worktree.snapshot().id
     nodeid = opened.nodes.snapshot_nodeid(identity)
