@@ -8,8 +8,10 @@ from pathlib import Path
 
 from helios_fs.control import messages
 from helios_fs.control.client import find_daemon
+from helios_fs.errors import Busy
 
 ROOT = Path(__file__).parents[2]
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,16 @@ class Place:
     """Its id."""
 
     def seal(self) -> None:
-        """Have all that was done before this call sealed."""
+        """Have all that was done before this call sealed; the sealer of a daemon that was killed may still be at work."""
         connection = find_daemon(str(self.store), self.branch)
         assert connection is not None, "no daemon listens"
         with connection:
+            for _ in range(_TRIES - 1):
+                try:
+                    connection.ask(messages.Seal(), messages.Sealed, 300)
+                    return
+                except Busy as busy:
+                    print(f"a seal was refused, and is asked for again: {busy}", file=sys.stderr, flush=True)
             connection.ask(messages.Seal(), messages.Sealed, 300)
 
     def delete_branch(self, name: str) -> None:
