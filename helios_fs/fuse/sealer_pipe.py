@@ -2,12 +2,16 @@
 
 Knows messages, never what is sealed or why.
 
-P1. Whoever talks to it holds `turn` from the request to the last reply.
+P1. Whoever talks to it does so in a `turn`, from the request to the last reply. A turn that ends before that, because
+    its branch is closed or an error came between, ends the process: what it has still to say would be taken for the
+    answer to the next request.
 P2. It is started at the first request, and again after it died; a request that it died of is the caller's to repeat.
 """
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -22,9 +26,18 @@ class SealerPipe:
         self._store_path = store_path
         self._process: trio.Process | None = None
         self._received = bytearray()
-        self.turn = trio.Lock()
-        self.is_talking = False
-        """Whether it has more to say about the last request."""
+        self._turn = trio.Lock()
+        self._is_talking = False
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let nobody else talk to it for the length of a `with`."""
+        async with self._turn:
+            try:
+                yield
+            finally:
+                if self._is_talking:
+                    await self.stop()
 
     async def say(self, message: messages.Request) -> None:
         """Send a request. Raises trio.BrokenResourceError, OSError where the process is gone."""
@@ -36,14 +49,14 @@ class SealerPipe:
                 stdout=subprocess.PIPE,
             )
         assert self._process.stdin is not None
-        self.is_talking = True
+        self._is_talking = True
         await self._process.stdin.send_all(messages.frame(message))
 
     async def hear(self) -> messages.Reply:
         """Return the next reply. Raises what the sealer could not do as StoreFull, Busy or StoreFault."""
         (length,) = messages.LENGTH.unpack(await self._take(messages.LENGTH.size))
         reply: messages.Reply = messages.decode_reply(await self._take(length))
-        self.is_talking = isinstance(reply, messages.Begun | messages.Batch)
+        self._is_talking = isinstance(reply, messages.Begun | messages.Batch)
         if isinstance(reply, messages.Refused):
             if reply.error == "StoreFull":
                 raise StoreFull(reply.message)
@@ -67,7 +80,7 @@ class SealerPipe:
         """End the process and wait until it is gone. What it had not published stays in the journals."""
         if self._process is not None:
             process, self._process = self._process, None
-            self.is_talking = False
+            self._is_talking = False
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()

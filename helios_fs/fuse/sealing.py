@@ -142,8 +142,8 @@ class Sealing:
             if not self.backlog_bytes or not (asked or self._worth_it()):
                 continue
             try:
-                async with self._sealer.turn:
-                    await self._with_the_sealer()
+                async with self._sealer.turn():
+                    await self._seal_once()
                 if self._collection_is_due():
                     await self._collect_now_and_then()
             except HeliosError as error:
@@ -155,19 +155,9 @@ class Sealing:
                 await trio.sleep(_RETRY_SECONDS if not self._waiters else _LOOK_SECONDS)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, msgspec.MsgspecError) as error:
                 _log.warning("the sealer ended: %s; starting another", error)
-                await self._sealer.stop()
                 self.restarts += 1
                 await trio.sleep(_LOOK_SECONDS)
                 self._wanted.set()
-
-    async def _with_the_sealer(self) -> None:
-        try:
-            await self._seal_once()
-        except HeliosError:
-            if self._sealer.is_talking:
-                # What it has still to say would be taken for the answer to the next request.
-                await self._sealer.stop()
-            raise
 
     def _worth_it(self) -> bool:
         now = time.monotonic()
@@ -295,12 +285,11 @@ class Sealing:
                 if time.monotonic() > deadline:
                     raise
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                await self._sealer.stop()
                 raise StoreFault("the process that collects ended; see the log of the mount") from error
             await trio.sleep(_LOOK_SECONDS)
 
     async def _collect(self, request: messages.Collect) -> messages.Collected:
-        async with self._sealer.turn:
+        async with self._sealer.turn():
             self._pin()
             await self._sealer.say(request)
             done = await self._sealer.hear()
@@ -314,5 +303,5 @@ class Sealing:
     async def release(self) -> None:
         """Let go of packs that another process has dropped, here and in the sealer, which is started anew."""
         self._store.objects.release_dropped()
-        async with self._sealer.turn:
+        async with self._sealer.turn():
             await self._sealer.stop()

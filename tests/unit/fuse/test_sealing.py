@@ -8,6 +8,7 @@ import trio
 from helios_fs.fuse.sealer_pipe import SealerPipe
 from helios_fs.fuse.sealing import Sealing
 from helios_fs.objects.entry import Tree
+from helios_fs.sealer import messages
 from helios_fs.worktree.view import View
 from tests.model.harness import Branch
 from tests.unit.fuse.handlers import Handlers
@@ -70,3 +71,36 @@ def test_a_snapshot_shows_the_same_while_its_tree_is_being_loaded(tmp_path: Path
 
 async def nothing() -> None:
     """There are no branches to finish."""
+
+
+def test_an_answer_that_nobody_waits_for_is_not_the_next_ones(tmp_path: Path) -> None:
+    """A branch is closed, or an error comes, between a request and its answer (P1 in sealer_pipe.py)."""
+    branch = Branch(str(tmp_path / "store"))
+    make(branch, "/file", b"content")
+    branch.worktree.freeze()
+
+    async def go() -> None:
+        pipe = SealerPipe(branch.path)
+        with trio.CancelScope() as scope:
+            async with pipe.turn():
+                await pipe.say(messages.Collect([]))
+                scope.cancel()
+                await pipe.hear()
+        assert scope.cancelled_caught
+        with pytest.raises(RuntimeError):
+            async with pipe.turn():
+                await pipe.say(messages.Collect([]))
+                raise RuntimeError
+        async with pipe.turn():
+            await pipe.say(messages.SealUpTo("main", branch.fence, branch.worktree.journal.end))
+            begun = await pipe.hear()
+            assert isinstance(begun, messages.Begun) and begun.head.lsn == branch.worktree.journal.end
+            while isinstance(await pipe.hear(), messages.Batch):
+                pass
+        async with pipe.turn():
+            await pipe.say(messages.Collect([]))
+            assert isinstance(await pipe.hear(), messages.Collected)
+        await pipe.stop()
+
+    trio.run(go)
+    branch.close()
