@@ -24,7 +24,7 @@ class Place:
     """Its id."""
 
     def seal(self) -> None:
-        """Have all that was done before this call sealed; the sealer of a daemon that was killed may still be at work."""
+        """Have all that was done before this call sealed; a killed daemon's sealer may still be at work."""
         connection = find_daemon(str(self.store), self.branch)
         assert connection is not None, "no daemon listens"
         with connection:
