@@ -6,32 +6,18 @@ What a plain directory shows too is compared in test_semantics.py; here is what 
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.mount.mounted import PATIENCE_SECONDS, Workspace
-from tests.mount.one_mount import one_workspace
 from tests.mount.system_calls import file
 
 pytestmark = pytest.mark.fuse
 
 SECOND = 10**9
 FIRST_NS, LAST_NS = -(1 << 63), (1 << 63) - 1
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with one_workspace(tmp_path_factory.mktemp("attributes")) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def place(workspace: Workspace, request: pytest.FixtureRequest) -> Path:
-    directory = workspace.path / request.node.name
-    directory.mkdir()
-    return directory
 
 
 def one_of_everything(base: Path) -> None:
@@ -69,52 +55,52 @@ def shown(base: Path) -> dict[str, tuple[int, ...]]:
 # -- Inode numbers ---------------------------------------------------------------------------------------------------
 
 
-def test_all_attributes_stay_whatever_happens_below(workspace: Workspace, place: Path) -> None:
+def test_all_attributes_stay_whatever_happens_below(shared: Workspace, folder: Path) -> None:
     """Sealing, a remount and the death of the daemon are no changes."""
-    one_of_everything(place)
-    before = shown(place)
-    for action in (workspace.seal, workspace.remount, workspace.seal, workspace.kill, workspace.mount):
+    one_of_everything(folder)
+    before = shown(folder)
+    for action in (shared.seal, shared.remount, shared.seal, shared.kill, shared.mount):
         action()
-        if action != workspace.kill:
-            assert shown(place) == before, action.__name__
+        if action != shared.kill:
+            assert shown(folder) == before, action.__name__
 
 
-def test_a_restore_brings_numbers_and_times_back(workspace: Workspace, place: Path) -> None:
-    one_of_everything(place)
-    before = shown(place)
-    (workspace.path / ".snapshots" / "numbers").mkdir()
-    (place / "file").write_text("another content")
-    (place / "directory" / "hard").unlink()
-    os.rename(place / "directory", place / "moved")
-    (place / "link").unlink()
-    os.truncate(place / "sparse", 100)
-    (place / "new").write_text("made later")
-    workspace.helios("restore", "numbers", str(place), "-C", workspace.path, check=True)
-    after = shown(place)
+def test_a_restore_brings_numbers_and_times_back(shared: Workspace, folder: Path) -> None:
+    one_of_everything(folder)
+    before = shown(folder)
+    (shared.path / ".snapshots" / "numbers").mkdir()
+    (folder / "file").write_text("another content")
+    (folder / "directory" / "hard").unlink()
+    os.rename(folder / "directory", folder / "moved")
+    (folder / "link").unlink()
+    os.truncate(folder / "sparse", 100)
+    (folder / "new").write_text("made later")
+    shared.helios("restore", "numbers", str(folder), "-C", shared.path, check=True)
+    after = shown(folder)
     # The change time is that of the restore.
     assert {name: status[:-1] for name, status in after.items()} == {n: s[:-1] for n, s in before.items()}
 
 
-def test_a_number_is_that_of_one_file_for_ever(place: Path) -> None:
+def test_a_number_is_that_of_one_file_for_ever(folder: Path) -> None:
     seen = set()
     for _ in range(300):
-        seen.add(file(place / "file").stat().st_ino)
-        (place / "file").unlink()
-        (place / "file").mkdir()
-        seen.add((place / "file").stat().st_ino)
-        (place / "file").rmdir()
+        seen.add(file(folder / "file").stat().st_ino)
+        (folder / "file").unlink()
+        (folder / "file").mkdir()
+        seen.add((folder / "file").stat().st_ino)
+        (folder / "file").rmdir()
     assert len(seen) == 600
 
 
-def test_no_two_files_of_all_trees_share_a_number(workspace: Workspace, place: Path) -> None:
+def test_no_two_files_of_all_trees_share_a_number(shared: Workspace, folder: Path) -> None:
     """(st_dev, st_ino) over the working tree, two snapshots, a branch, its snapshots and a branch of it."""
-    one_of_everything(place)
-    root = workspace.path
+    one_of_everything(folder)
+    root = shared.path
     (root / ".snapshots" / "one").mkdir()
-    file(place / "file", "later")
+    file(folder / "file", "later")
     (root / ".branches" / "work").mkdir()
     work = root / ".branches" / "work"
-    file(work / place.name / "file", "in the branch")
+    file(work / folder.name / "file", "in the branch")
     (work / ".snapshots" / "two").mkdir()
     (work / ".branches" / "deeper").mkdir()
     trees = [
@@ -127,8 +113,8 @@ def test_no_two_files_of_all_trees_share_a_number(workspace: Workspace, place: P
     ]
     for remounted in (False, True):
         if remounted:
-            workspace.seal()
-            workspace.remount()
+            shared.seal()
+            shared.remount()
         numbers: dict[tuple[int, int], str] = {}
         for tree in trees:
             controls = [tree / ".snapshots", tree / ".branches"] if ".snapshots" not in tree.parts else []
@@ -143,8 +129,8 @@ def test_no_two_files_of_all_trees_share_a_number(workspace: Workspace, place: P
 # -- Blocks ----------------------------------------------------------------------------------------------------------
 
 
-def test_blocks_follow_writes_holes_and_cuts(workspace: Workspace, place: Path) -> None:
-    path = place / "file"
+def test_blocks_follow_writes_holes_and_cuts(shared: Workspace, folder: Path) -> None:
+    path = folder / "file"
     seen = []
     with open(path, "w+b") as opened:
         fd = opened.fileno()
@@ -160,7 +146,7 @@ def test_blocks_follow_writes_holes_and_cuts(workspace: Workspace, place: Path) 
         for step in steps:
             step()
             live = os.fstat(fd).st_blocks
-            workspace.seal()
+            shared.seal()
             assert os.fstat(fd).st_blocks == live
             seen.append(live * 512)
     assert seen == [0, 8192, 12288, 16384, 12288, 8192, 0]
@@ -171,7 +157,7 @@ def test_blocks_follow_writes_holes_and_cuts(workspace: Workspace, place: Path) 
 # -- Times -----------------------------------------------------------------------------------------------------------
 
 
-def test_times_are_kept_from_1677_to_2262_and_the_nearest_otherwise(workspace: Workspace, place: Path) -> None:
+def test_times_are_kept_from_1677_to_2262_and_the_nearest_otherwise(shared: Workspace, folder: Path) -> None:
     """Signed nanoseconds in 64 bits. pyfuse3 hands over seconds and nanoseconds apart, so nothing wraps before us."""
     far = {
         FIRST_NS: FIRST_NS,
@@ -185,44 +171,44 @@ def test_times_are_kept_from_1677_to_2262_and_the_nearest_otherwise(workspace: W
         -1: -1,
     }
     for number, asked in enumerate(far):
-        os.utime(file(place / f"{number}"), ns=(asked, asked))
+        os.utime(file(folder / f"{number}"), ns=(asked, asked))
     for _ in range(2):
-        seen = [(place / f"{number}").stat() for number in range(len(far))]
+        seen = [(folder / f"{number}").stat() for number in range(len(far))]
         assert [status.st_mtime_ns for status in seen] == list(far.values())
         assert [status.st_atime_ns for status in seen] == list(far.values())
-        workspace.remount()
+        shared.remount()
 
 
-def test_a_read_is_no_change(workspace: Workspace, place: Path) -> None:
+def test_a_read_is_no_change(shared: Workspace, folder: Path) -> None:
     """No access time moves by itself, whatever rule is asked for at mount: as with noatime."""
-    one_of_everything(place)
-    for path in (place / "file", place / "directory", place / "link"):
+    one_of_everything(folder)
+    for path in (folder / "file", folder / "directory", folder / "link"):
         os.utime(path, ns=(10, 20), follow_symlinks=False)
-    workspace.unmount()
-    workspace.helios("mount", workspace.path, "--store", workspace.store, "-o", "relatime", check=True)
-    (place / "file").read_text()
-    os.listdir(place / "directory")
-    os.readlink(place / "link")
-    (place / "link").read_text()
-    workspace.remount()
-    for path in (place / "file", place / "directory", place / "link"):
+    shared.unmount()
+    shared.helios("mount", shared.path, "--store", shared.store, "-o", "relatime", check=True)
+    (folder / "file").read_text()
+    os.listdir(folder / "directory")
+    os.readlink(folder / "link")
+    (folder / "link").read_text()
+    shared.remount()
+    for path in (folder / "file", folder / "directory", folder / "link"):
         assert (path.lstat().st_atime_ns, path.lstat().st_mtime_ns) == (10, 20)
 
 
-def test_an_access_time_that_somebody_sets_is_kept(workspace: Workspace, place: Path) -> None:
-    path = file(place / "file")
+def test_an_access_time_that_somebody_sets_is_kept(shared: Workspace, folder: Path) -> None:
+    path = file(folder / "file")
     made = path.stat()
     assert made.st_atime_ns <= made.st_mtime_ns
     subprocess.run(["touch", "-a", "-d", "@1234567890.123456789", path], check=True, timeout=PATIENCE_SECONDS)
     assert (path.stat().st_atime_ns, path.stat().st_mtime_ns) == (1_234_567_890_123_456_789, made.st_mtime_ns)
     subprocess.run(["touch", "-m", "-d", "@5.000000006", path], check=True, timeout=PATIENCE_SECONDS)
-    workspace.remount()
+    shared.remount()
     assert (path.stat().st_atime_ns, path.stat().st_mtime_ns) == (1_234_567_890_123_456_789, 5_000_000_006)
 
 
-def test_change_times_are_the_clocks_and_go_on(place: Path) -> None:
+def test_change_times_are_the_clocks_and_go_on(folder: Path) -> None:
     """What make and git compare: no change has the time of the one before, and none lies outside of its moment."""
-    path = file(place / "file")
+    path = file(folder / "file")
     last = 0
     for number in range(200):
         before = time.time_ns()
@@ -234,40 +220,40 @@ def test_change_times_are_the_clocks_and_go_on(place: Path) -> None:
         last = status.st_ctime_ns
 
 
-def test_a_listing_shows_the_times_that_a_change_has_left(place: Path) -> None:
+def test_a_listing_shows_the_times_that_a_change_has_left(folder: Path) -> None:
     """Attributes that the kernel has cached follow each change at once: the parent's by what happens below."""
-    (place / "directory").mkdir()
-    seen = [(place / "directory").stat().st_mtime_ns]
-    inner = place / "directory" / "file"
+    (folder / "directory").mkdir()
+    seen = [(folder / "directory").stat().st_mtime_ns]
+    inner = folder / "directory" / "file"
     actions: list[Callable[[], object]] = [
         lambda: file(inner),
-        lambda: os.link(inner, place / "directory" / "other"),
-        lambda: os.rename(inner, place / "out"),
-        lambda: os.rename(place / "out", place / "directory" / "back"),
-        lambda: os.unlink(place / "directory" / "back"),
+        lambda: os.link(inner, folder / "directory" / "other"),
+        lambda: os.rename(inner, folder / "out"),
+        lambda: os.rename(folder / "out", folder / "directory" / "back"),
+        lambda: os.unlink(folder / "directory" / "back"),
     ]
     for action in actions:
         action()
-        seen.append((place / "directory").stat().st_mtime_ns)
+        seen.append((folder / "directory").stat().st_mtime_ns)
     assert seen == sorted(set(seen))
 
 
 # -- What new files get ----------------------------------------------------------------------------------------------
 
 
-def test_umask_takes_from_every_kind(place: Path) -> None:
+def test_umask_takes_from_every_kind(folder: Path) -> None:
     kinds: dict[str, Callable[[Path], object]] = {
         "file": lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o7777)),
         "node": lambda path: os.mknod(path, 0o106777),
         "fifo": lambda path: os.mkfifo(path, 0o777),
         "directory": lambda path: os.mkdir(path, 0o1777),
     }
-    plain = place.parent.parent / "umask"
+    plain = folder.parent.parent / "umask"
     plain.mkdir()
     seen: list[list[int]] = [[], []]
     for mask in (0, 0o002, 0o022, 0o027, 0o077, 0o777):
         for name, make in kinds.items():
-            for base, modes in zip((place, plain), seen, strict=True):
+            for base, modes in zip((folder, plain), seen, strict=True):
                 former = os.umask(mask)
                 try:
                     make(base / f"{name}-{mask:o}")
@@ -278,20 +264,20 @@ def test_umask_takes_from_every_kind(place: Path) -> None:
 
 
 @pytest.mark.root
-def test_set_gid_directories(workspace: Workspace, place: Path) -> None:
+def test_set_gid_directories(shared: Workspace, folder: Path) -> None:
     """What is made there has its group; what is moved there keeps its own; it lasts."""
-    group = place / "group"
+    group = folder / "group"
     group.mkdir()
     os.chown(group, -1, 4321)
     group.chmod(0o2775)
-    file(place / "moved")
-    os.rename(place / "moved", group / "moved")
+    file(folder / "moved")
+    os.rename(folder / "moved", group / "moved")
     file(group / "file")
     (group / "directory").mkdir()
     file(group / "directory" / "inner")
     os.symlink("x", group / "link")
     os.mkfifo(group / "fifo")
-    workspace.remount()
+    shared.remount()
     groups = {path.name: path.lstat().st_gid for path in group.rglob("*")}
     assert groups.pop("moved") == 0
     assert set(groups.values()) == {4321}

@@ -5,13 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.mount.mounted import PATIENCE_SECONDS, Workspace
-from tests.mount.one_mount import one_workspace
 from tests.mount.system_calls import EXCHANGE, file, rename, tried
 from tests.posix.system import Directory, in_child
 
@@ -19,19 +17,6 @@ pytestmark = pytest.mark.fuse
 
 LONG = "n" * 200
 """A few hundred names that end so do not fit into one getdents(2)."""
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with one_workspace(tmp_path_factory.mktemp("directories")) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def place(workspace: Workspace, request: pytest.FixtureRequest) -> Path:
-    directory = workspace.path / request.node.name
-    directory.mkdir()
-    return directory
 
 
 def fill(directory: Path, *names: str) -> set[str]:
@@ -43,12 +28,12 @@ def fill(directory: Path, *names: str) -> set[str]:
 # -- Listings while names come and go --------------------------------------------------------------------------------
 
 
-def test_every_position_of_a_listing_stays_one(workspace: Workspace, place: Path) -> None:
+def test_every_position_of_a_listing_stays_one(shared: Workspace, folder: Path) -> None:
     """POSIX: telldir is good until rewinddir or closedir, whatever happens in between."""
     names = [f"{number:03}-{LONG}" for number in range(400)]
-    fill(place, *names)
-    workspace.seal()
-    stream = Directory(place)
+    fill(folder, *names)
+    shared.seal()
+    stream = Directory(folder)
     positions = {}
     order = []
     while True:
@@ -60,8 +45,8 @@ def test_every_position_of_a_listing_stays_one(workspace: Workspace, place: Path
         order.append(name)
     gone = {os.fsencode(name) for name in names[::3]}
     for name in gone:
-        os.unlink(os.fsencode(place) + b"/" + name)
-    new = fill(place, *(f"new-{number}-{LONG}" for number in range(100)))
+        os.unlink(os.fsencode(folder) + b"/" + name)
+    new = fill(folder, *(f"new-{number}-{LONG}" for number in range(100)))
     for name in order[::17]:
         stream.seek(positions[name])
         seen = [other for other in stream.rest() if os.fsdecode(other) not in new]
@@ -88,16 +73,16 @@ while sys.stdin.readline():
 """
 
 
-def test_several_readers_while_another_process_changes_the_directory(workspace: Workspace, place: Path) -> None:
-    staying = fill(place, *(f"stays-{number}-{LONG}" for number in range(300)))
+def test_several_readers_while_another_process_changes_the_directory(shared: Workspace, folder: Path) -> None:
+    staying = fill(folder, *(f"stays-{number}-{LONG}" for number in range(300)))
     changer = subprocess.Popen(
-        [sys.executable, "-c", COMING_AND_GOING, place, LONG],
+        [sys.executable, "-c", COMING_AND_GOING, folder, LONG],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert changer.stdin is not None and changer.stdout is not None
-    readers = [os.scandir(place) for _ in range(5)]
+    readers = [os.scandir(folder) for _ in range(5)]
     seen: list[list[str]] = [[] for _ in readers]
     running = True
     turn = 0
@@ -115,9 +100,9 @@ def test_several_readers_while_another_process_changes_the_directory(workspace: 
         changer.stdout.readline()
         turn += 1
         if turn == 3:
-            (workspace.path / ".snapshots" / "while listing").mkdir()
+            (shared.path / ".snapshots" / "while listing").mkdir()
         if turn == 6:
-            workspace.seal()
+            shared.seal()
     changer.stdin.close()
     assert changer.wait(PATIENCE_SECONDS) == 0
     changer.stdout.close()
@@ -125,19 +110,19 @@ def test_several_readers_while_another_process_changes_the_directory(workspace: 
     for names in seen:
         assert len(names) == len(set(names)), "a name twice"
         assert staying <= set(names), "one that was there throughout is left out"
-    then = workspace.path / ".snapshots" / "while listing" / place.name
+    then = shared.path / ".snapshots" / "while listing" / folder.name
     assert staying <= set(os.listdir(then))
 
 
-def test_a_listing_goes_on_where_its_directory_moves_and_ends_where_it_goes(place: Path) -> None:
-    (place / "one").mkdir()
-    names = fill(place / "one", *(f"{number}-{LONG}" for number in range(300)))
-    with os.scandir(place / "one") as moving, os.scandir(place / "one") as ending:
+def test_a_listing_goes_on_where_its_directory_moves_and_ends_where_it_goes(folder: Path) -> None:
+    (folder / "one").mkdir()
+    names = fill(folder / "one", *(f"{number}-{LONG}" for number in range(300)))
+    with os.scandir(folder / "one") as moving, os.scandir(folder / "one") as ending:
         seen = {next(moving).name for _ in range(20)}
         first = {next(ending).name for _ in range(20)}
-        os.rename(place / "one", place / "two")
+        os.rename(folder / "one", folder / "two")
         seen |= {entry.name for entry in moving}
-        shutil.rmtree(place / "two")
+        shutil.rmtree(folder / "two")
         rest = {entry.name for entry in ending}
     assert seen == names
     # What it still lists was in the C library's buffer.
@@ -145,8 +130,8 @@ def test_a_listing_goes_on_where_its_directory_moves_and_ends_where_it_goes(plac
     assert not first & rest
 
 
-def test_rm_while_others_list(place: Path) -> None:
-    doomed = place / "doomed"
+def test_rm_while_others_list(folder: Path) -> None:
+    doomed = folder / "doomed"
     for number in range(20):
         (doomed / f"{number}").mkdir(parents=True)
         fill(doomed / f"{number}", *(f"{inner}-{LONG}" for inner in range(60)))
@@ -158,44 +143,44 @@ def test_rm_while_others_list(place: Path) -> None:
             listing.kill()
         listing.wait(PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert os.listdir(place) == []
+    assert os.listdir(folder) == []
 
 
-def test_a_large_directory(workspace: Workspace, place: Path) -> None:
+def test_a_large_directory(shared: Workspace, folder: Path) -> None:
     """20,000 entries; HELIOS_TORTURE: a million."""
     count = 1_000_000 if "HELIOS_TORTURE" in os.environ else 20_000
-    os.chdir(place)
+    os.chdir(folder)
     try:
         for number in range(count):
             os.mknod(f"{number}")
     finally:
         os.chdir("/")
-    assert place.stat().st_size == count
-    assert len(set(os.listdir(place))) == count
-    workspace.remount()
-    assert sorted(map(int, os.listdir(place))) == list(range(count))
+    assert folder.stat().st_size == count
+    assert len(set(os.listdir(folder))) == count
+    shared.remount()
+    assert sorted(map(int, os.listdir(folder))) == list(range(count))
     for number in range(0, count, count // 100):
-        assert (place / f"{number}").is_file()
-        assert not (place / f"{number}-absent").exists()
-        os.rename(place / f"{number}", place / f"{count + number}")
+        assert (folder / f"{number}").is_file()
+        assert not (folder / f"{number}-absent").exists()
+        os.rename(folder / f"{number}", folder / f"{count + number}")
     # Deleting what a listing brings, while it goes on.
-    with os.scandir(place) as entries:
+    with os.scandir(folder) as entries:
         for entry in entries:
             os.unlink(entry.path)
-    assert os.listdir(place) == []
-    os.rmdir(place)
+    assert os.listdir(folder) == []
+    os.rmdir(folder)
 
 
 # -- Deep ones -------------------------------------------------------------------------------------------------------
 
 
-def test_deeper_than_a_path_can_name(workspace: Workspace, place: Path) -> None:
+def test_deeper_than_a_path_can_name(shared: Workspace, folder: Path) -> None:
     """By steps down, working there, through a seal and a remount, and programs that walk it."""
     name, depth = "d" * 255, 40
     assert depth * len(name) > 2 * 4096
 
     def descend(make: bool) -> tuple[object, int, str]:
-        os.chdir(place)
+        os.chdir(folder)
         for _ in range(depth):
             if make:
                 os.mkdir(name)
@@ -210,21 +195,21 @@ def test_deeper_than_a_path_can_name(workspace: Workspace, place: Path) -> None:
     deepest = in_child(lambda: descend(True))
     assert deepest[1:] == (2, "down here")
     assert deepest[0] == "ENAMETOOLONG" or len(str(deepest[0])) > 8192
-    (workspace.path / ".snapshots" / "deep").mkdir()
-    workspace.remount()
+    (shared.path / ".snapshots" / "deep").mkdir()
+    shared.remount()
     assert in_child(lambda: descend(False)) == deepest
-    assert tried(os.stat, place / "/".join([name] * depth)) == "ENAMETOOLONG"
-    for walked in (place, workspace.path / ".snapshots" / "deep" / place.name):
+    assert tried(os.stat, folder / "/".join([name] * depth)) == "ENAMETOOLONG"
+    for walked in (folder, shared.path / ".snapshots" / "deep" / folder.name):
         found = subprocess.run(["find", ".", "-name", "again"], cwd=walked, capture_output=True, timeout=60)
         assert found.stdout.count(b"/") == depth + 1
-    subprocess.run(["rm", "-r", place], check=True, timeout=PATIENCE_SECONDS)
-    assert not place.exists()
+    subprocess.run(["rm", "-r", folder], check=True, timeout=PATIENCE_SECONDS)
+    assert not folder.exists()
 
 
-def test_a_path_of_exactly_path_max(place: Path) -> None:
+def test_a_path_of_exactly_path_max(folder: Path) -> None:
     """4,095 bytes and a NUL: the longest that a system call takes."""
-    room = 4095 - len(os.fsencode(place))
-    directory, left = place, room
+    room = 4095 - len(os.fsencode(folder))
+    directory, left = folder, room
     while left > 256:
         directory, left = directory / ("d" * 200), left - 201
     directory.mkdir(parents=True)
@@ -233,16 +218,16 @@ def test_a_path_of_exactly_path_max(place: Path) -> None:
     longest.write_text("there")
     assert longest.read_text() == "there"
     assert tried(os.stat, f"{longest}x") == "ENAMETOOLONG"
-    shutil.rmtree(place)
+    shutil.rmtree(folder)
 
 
 # -- Moving what is in use -------------------------------------------------------------------------------------------
 
 
-def test_directories_move_with_open_files_and_processes_in_them(workspace: Workspace, place: Path) -> None:
-    inner = place / "a" / "b" / "c"
+def test_directories_move_with_open_files_and_processes_in_them(shared: Workspace, folder: Path) -> None:
+    inner = folder / "a" / "b" / "c"
     inner.mkdir(parents=True)
-    (place / "other").mkdir()
+    (folder / "other").mkdir()
     path = file(inner / "file", "before")
     with (
         subprocess.Popen(
@@ -257,30 +242,30 @@ def test_directories_move_with_open_files_and_processes_in_them(workspace: Works
             shell.stdin.write(command + "\n")
             return shell.stdout.readline().strip()
 
-        os.rename(place / "a", place / "other" / "moved")
-        assert ask("/bin/pwd") == str(place / "other" / "moved" / "b" / "c")
-        os.rename(place / "other" / "moved" / "b", place / "b")
-        assert ask("/bin/pwd") == str(place / "b" / "c")
-        (workspace.path / ".snapshots" / "moved").mkdir()
+        os.rename(folder / "a", folder / "other" / "moved")
+        assert ask("/bin/pwd") == str(folder / "other" / "moved" / "b" / "c")
+        os.rename(folder / "other" / "moved" / "b", folder / "b")
+        assert ask("/bin/pwd") == str(folder / "b" / "c")
+        (shared.path / ".snapshots" / "moved").mkdir()
         opened.write("after!")
         opened.flush()
         assert ask("cat file; echo") == "after!"
         assert ask("echo new > made && cat ../c/made") == "new"
         assert "file" in [entry.name for entry in listing]
-        rename(place / "b", place / "other", EXCHANGE)
-        assert ask("/bin/pwd") == str(place / "other" / "c")
-        shutil.rmtree(place / "other")
+        rename(folder / "b", folder / "other", EXCHANGE)
+        assert ask("/bin/pwd") == str(folder / "other" / "c")
+        shutil.rmtree(folder / "other")
         assert ask("cat ../c/file 2>/dev/null || echo gone") == "gone"
         assert ask("echo x 2>/dev/null > new || echo refused") == "refused"
         opened.seek(0)
         assert opened.read() == "after!"
-    then = workspace.path / ".snapshots" / "moved" / place.name
+    then = shared.path / ".snapshots" / "moved" / folder.name
     assert (then / "b" / "c" / "file").read_text() == "before"
 
 
-def test_no_directory_below_itself(place: Path) -> None:
-    (place / "a" / "b" / "c" / "d").mkdir(parents=True)
-    a, c = place / "a", place / "a" / "b" / "c"
+def test_no_directory_below_itself(folder: Path) -> None:
+    (folder / "a" / "b" / "c" / "d").mkdir(parents=True)
+    a, c = folder / "a", folder / "a" / "b" / "c"
     assert [
         tried(os.rename, a, a / "x"),
         tried(os.rename, a, c / "d" / "x"),
@@ -288,11 +273,11 @@ def test_no_directory_below_itself(place: Path) -> None:
         tried(rename, a, c / "d", EXCHANGE),
         tried(rename, c, a, EXCHANGE),
     ] == ["EINVAL"] * 5
-    os.rename(c, place / "c")
+    os.rename(c, folder / "c")
     # Once outside, the former parent may go into it.
-    os.rename(a, place / "c" / "d" / "a")
-    assert tried(os.rename, place / "c", place / "c" / "d" / "a" / "b" / "c") == "EINVAL"
-    assert (place / "c" / "d" / "a" / "b").is_dir()
+    os.rename(a, folder / "c" / "d" / "a")
+    assert tried(os.rename, folder / "c", folder / "c" / "d" / "a" / "b" / "c") == "EINVAL"
+    assert (folder / "c" / "d" / "a" / "b").is_dir()
 
 
 def _swap(one: Path, other: Path) -> tuple[int, set[int]]:
@@ -307,17 +292,17 @@ def _swap(one: Path, other: Path) -> tuple[int, set[int]]:
     return moved, refusals
 
 
-def test_two_directories_that_are_moved_into_each_other_at_once(place: Path) -> None:
+def test_two_directories_that_are_moved_into_each_other_at_once(folder: Path) -> None:
     """Whoever is first wins; never do both go and are lost to the tree."""
-    (place / "a").mkdir()
-    (place / "b").mkdir()
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
     child = os.fork()
     if child == 0:
-        _, refusals = _swap(place / "a", place / "b")
+        _, refusals = _swap(folder / "a", folder / "b")
         os._exit(0 if refusals <= {errno.ENOENT, errno.EINVAL} else 1)
-    moved, refusals = _swap(place / "b", place / "a")
+    moved, refusals = _swap(folder / "b", folder / "a")
     assert os.waitpid(child, 0)[1] == 0
     assert refusals <= {errno.ENOENT, errno.EINVAL}
     assert moved > 0
-    assert {path.name for path in place.rglob("*")} <= {"a", "b", "inside"}
-    assert len(list(place.rglob("*"))) == 2
+    assert {path.name for path in folder.rglob("*")} <= {"a", "b", "inside"}
+    assert len(list(folder.rglob("*"))) == 2

@@ -14,26 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.mount.mounted import PATIENCE_SECONDS, Workspace
-from tests.mount.one_mount import one_workspace
 
 pytestmark = pytest.mark.fuse
 
 F_OFD_SETLK, F_OFD_SETLKW = 37, 38
 """Of Linux; Python 3.11 has no names for them."""
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with one_workspace(tmp_path_factory.mktemp("locks")) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def here(workspace: Workspace, request: pytest.FixtureRequest) -> Path:
-    """Return a directory of the test's own in the mount."""
-    path = workspace.path / request.node.name.replace("/", "-")
-    path.mkdir()
-    return path
 
 
 PEER = """
@@ -133,16 +118,20 @@ def do(peer: Peer, path: Path, request: tuple[object, ...]) -> str:
 
 
 @pytest.mark.parametrize("kind", list(LOCK))
-def test_locks_exclude_wake_and_end_with_their_holder(here: Path, kind: str) -> None:
-    path = here / "file"
+def test_locks_exclude_wake_and_end_with_their_holder(folder: Path, kind: str) -> None:
+    path = folder / "file"
     path.write_bytes(bytes(100))
-    wait, exclusive, shared, unlock = LOCK[kind]
+    wait, exclusive, sharing, unlock = LOCK[kind]
     with peers(3) as (one, two, three):
         # Shared by two, and then nobody may write.
-        assert [do(one, path, shared), do(two, path, shared), do(three, path, exclusive)] == ["done", "done", "EAGAIN"]
+        assert [do(one, path, sharing), do(two, path, sharing), do(three, path, exclusive)] == [
+            "done",
+            "done",
+            "EAGAIN",
+        ]
         assert [do(one, path, unlock), do(three, path, exclusive)] == ["done", "EAGAIN"]
         assert [do(two, path, unlock), do(three, path, exclusive)] == ["done", "done"]
-        assert [do(one, path, shared), do(two, path, exclusive)] == ["EAGAIN", "EAGAIN"]
+        assert [do(one, path, sharing), do(two, path, exclusive)] == ["EAGAIN", "EAGAIN"]
         # Whoever waits is woken: when it is given up, when the file is closed, when its holder is killed.
         for holder, waiter in ((three, one), (one, two), (two, three)):
             verb, *words = wait
@@ -159,8 +148,8 @@ def test_locks_exclude_wake_and_end_with_their_holder(here: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", list(LOCK))
-def test_a_lock_follows_its_file_not_its_name(here: Path, kind: str) -> None:
-    path, moved = here / "file", here / "moved"
+def test_a_lock_follows_its_file_not_its_name(folder: Path, kind: str) -> None:
+    path, moved = folder / "file", folder / "moved"
     path.write_bytes(bytes(100))
     exclusive = LOCK[kind][1]
     with peers(2) as (one, two):
@@ -168,14 +157,14 @@ def test_a_lock_follows_its_file_not_its_name(here: Path, kind: str) -> None:
         os.rename(path, moved)
         path.write_bytes(bytes(100))
         assert [do(two, moved, exclusive), do(two, path, exclusive)] == ["EAGAIN", "done"]
-        os.link(moved, here / "linked")
-        assert do(two, here / "linked", exclusive) == "EAGAIN"
+        os.link(moved, folder / "linked")
+        assert do(two, folder / "linked", exclusive) == "EAGAIN"
         os.unlink(moved)
-        assert do(two, here / "linked", exclusive) == "EAGAIN"
+        assert do(two, folder / "linked", exclusive) == "EAGAIN"
 
 
-def test_ranges_of_bytes_are_locked_each_on_its_own(here: Path) -> None:
-    path = here / "file"
+def test_ranges_of_bytes_are_locked_each_on_its_own(folder: Path) -> None:
+    path = folder / "file"
     path.write_bytes(bytes(100))
     with peers(2) as (one, two):
         assert one.do("posix", path, EX_NB, 10, 0) == "done"
@@ -193,8 +182,8 @@ def test_ranges_of_bytes_are_locked_each_on_its_own(here: Path) -> None:
         assert do(two, path, LOCK["posix"][1]) == "EAGAIN"
 
 
-def test_who_would_wait_for_each_other_for_ever_hears_of_it(here: Path) -> None:
-    first, second = here / "first", here / "second"
+def test_who_would_wait_for_each_other_for_ever_hears_of_it(folder: Path) -> None:
+    first, second = folder / "first", folder / "second"
     for path in (first, second):
         path.write_bytes(bytes(100))
     with peers(2) as (one, two):
@@ -206,8 +195,8 @@ def test_who_would_wait_for_each_other_for_ever_hears_of_it(here: Path) -> None:
         assert one.hear() == "done"
 
 
-def test_who_holds_a_lock_can_be_asked(here: Path) -> None:
-    path = here / "file"
+def test_who_holds_a_lock_can_be_asked(folder: Path) -> None:
+    path = folder / "file"
     path.write_bytes(bytes(100))
     with peers(1) as (one,), open(path, "r+b") as opened:
         assert one.do("posix", path, EX_NB, 10, 5) == "done"
@@ -255,8 +244,8 @@ def run_writers(script: str, path: Path, *more: str) -> None:
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_sqlite_reads_through_a_mapping_while_others_write(here: Path, journal: str) -> None:
-    path = here / "data.db"
+def test_sqlite_reads_through_a_mapping_while_others_write(folder: Path, journal: str) -> None:
+    path = folder / "data.db"
     with sqlite3.connect(path) as database:
         assert database.execute(f"pragma journal_mode={journal}").fetchone() == (journal,)
         database.execute("create table counter (value integer)")
@@ -271,8 +260,8 @@ def test_sqlite_reads_through_a_mapping_while_others_write(here: Path, journal: 
 
 
 @pytest.mark.parametrize("mode", ["plain", "writemap"])
-def test_lmdb_with_several_writers(workspace: Workspace, here: Path, mode: str) -> None:
-    path = here / "environment"
+def test_lmdb_with_several_writers(shared: Workspace, folder: Path, mode: str) -> None:
+    path = folder / "environment"
     path.mkdir()
     check = (
         "import lmdb, sys\n"
@@ -283,7 +272,7 @@ def test_lmdb_with_several_writers(workspace: Workspace, here: Path, mode: str) 
     run_writers(LMDB, path, mode)
     subprocess.run([sys.executable, "-c", check, str(path)], check=True)
     # A snapshot of an open environment is one that can be opened, and what is written later does not show in it.
-    (workspace.path / ".snapshots" / f"lmdb-{mode}").mkdir()
-    kept = workspace.path / ".snapshots" / f"lmdb-{mode}" / path.relative_to(workspace.path)
+    (shared.path / ".snapshots" / f"lmdb-{mode}").mkdir()
+    kept = shared.path / ".snapshots" / f"lmdb-{mode}" / path.relative_to(shared.path)
     run_writers(LMDB, path, mode)
     subprocess.run([sys.executable, "-c", check, str(kept)], check=True)

@@ -12,34 +12,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.mount.mounted import PATIENCE_SECONDS, Workspace
-from tests.mount.one_mount import one_workspace
 
 pytestmark = pytest.mark.fuse
 
 PAGE = 4096
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with one_workspace(tmp_path_factory.mktemp("mappings")) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def here(workspace: Workspace, request: pytest.FixtureRequest) -> Path:
-    """Return a directory of the test's own in the mount."""
-    path = workspace.path / request.node.name
-    path.mkdir()
-    return path
-
-
-def shared(path: Path, length: int = 0) -> mmap.mmap:
+def mapped(path: Path, length: int = 0) -> mmap.mmap:
     with open(path, "r+b") as opened:
         return mmap.mmap(opened.fileno(), length)
 
@@ -59,9 +44,9 @@ def in_child(action: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_processes_that_share_a_mapping_see_each_other_s_stores(here: Path) -> None:
+def test_processes_that_share_a_mapping_see_each_other_s_stores(folder: Path) -> None:
     """Two processes hand a number back and forth, each through a mapping and a descriptor of its own."""
-    path = here / "file"
+    path = folder / "file"
     path.write_bytes(bytes(3 * PAGE))
     script = (
         "import mmap, sys\n"
@@ -77,7 +62,7 @@ def test_processes_that_share_a_mapping_see_each_other_s_stores(here: Path) -> N
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdin is not None and other.stdout is not None
-    with shared(path) as memory, other:
+    with mapped(path) as memory, other:
         for number in range(1, 200, 2):
             memory[0] = memory[2 * PAGE + 5] = number
             other.stdin.write("\n")
@@ -88,29 +73,29 @@ def test_processes_that_share_a_mapping_see_each_other_s_stores(here: Path) -> N
 
 
 def test_stores_are_seen_at_once_by_reads_and_by_snapshots_and_branches_made_afterwards(
-    workspace: Workspace, here: Path
+    shared: Workspace, folder: Path
 ) -> None:
     """Without msync."""
-    path = here / "file"
+    path = folder / "file"
     path.write_bytes(bytes(5 * PAGE))
-    below = path.relative_to(workspace.path)
-    with shared(path) as memory, open(path, "rb", buffering=0) as reading:
+    below = path.relative_to(shared.path)
+    with mapped(path) as memory, open(path, "rb", buffering=0) as reading:
         for number in range(1, 20):
             at = number * 1000
             memory[at : at + 4] = b"%04d" % number
             assert os.pread(reading.fileno(), 4, at) == b"%04d" % number
-            (workspace.path / ".snapshots" / f"stored{number}").mkdir()
+            (shared.path / ".snapshots" / f"stored{number}").mkdir()
             memory[at + 4 : at + 8] = b"late"
-            kept = (workspace.path / ".snapshots" / f"stored{number}" / below).read_bytes()
+            kept = (shared.path / ".snapshots" / f"stored{number}" / below).read_bytes()
             assert kept[at : at + 8] == b"%04d" % number + bytes(4)
             assert kept[:at] == path.read_bytes()[:at]
         for number in range(3):
             memory[0:1] = bytes([number + 1])
-            (workspace.path / ".branches" / f"stored{number}").mkdir()
+            (shared.path / ".branches" / f"stored{number}").mkdir()
             memory[0:1] = b"x"
-            branched = workspace.path / ".branches" / f"stored{number}" / below
+            branched = shared.path / ".branches" / f"stored{number}" / below
             assert branched.read_bytes()[:1] == bytes([number + 1])
-            with shared(branched) as other:
+            with mapped(branched) as other:
                 other[1:2] = b"b"
                 assert memory[1:2] == b"\0"
                 memory[2:3] = b"m"
@@ -118,16 +103,16 @@ def test_stores_are_seen_at_once_by_reads_and_by_snapshots_and_branches_made_aft
                 memory[2:3] = b"m"
 
 
-def test_a_mapping_lives_on_when_its_file_is_closed_unlinked_or_replaced(here: Path) -> None:
+def test_a_mapping_lives_on_when_its_file_is_closed_unlinked_or_replaced(folder: Path) -> None:
     for gone in ("unlinked", "replaced"):
-        path = here / gone
+        path = folder / gone
         path.write_bytes(b"old " * 5000)
-        with shared(path) as memory:
+        with mapped(path) as memory:
             if gone == "unlinked":
                 path.unlink()
             else:
-                (here / "new").write_bytes(b"new " * 6000)
-                (here / "new").rename(path)
+                (folder / "new").write_bytes(b"new " * 6000)
+                (folder / "new").rename(path)
             memory[0:4] = b"mine"
             memory.flush()
             if gone == "replaced":
@@ -137,8 +122,8 @@ def test_a_mapping_lives_on_when_its_file_is_closed_unlinked_or_replaced(here: P
             assert memory[:] == b"mine" + b"old " * 4999
 
 
-def test_a_private_mapping_keeps_its_stores_to_itself(here: Path) -> None:
-    path = here / "file"
+def test_a_private_mapping_keeps_its_stores_to_itself(folder: Path) -> None:
+    path = folder / "file"
     path.write_bytes(b"a" * 2 * PAGE)
     with open(path, "rb") as opened:
         memory = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
@@ -186,13 +171,13 @@ def beyond_the_end(base: Path) -> object:
     return seen
 
 
-def test_truncation_under_a_mapping_is_as_on_a_plain_directory(here: Path, tmp_path: Path) -> None:
-    found = beyond_the_end(here)
+def test_truncation_under_a_mapping_is_as_on_a_plain_directory(folder: Path, tmp_path: Path) -> None:
+    found = beyond_the_end(folder)
     assert found == beyond_the_end(tmp_path)
     assert isinstance(found, list) and found.count(-signal.SIGBUS) == 4
 
 
-def test_stores_behind_the_end_are_seen_alike_by_all(workspace: Workspace, here: Path) -> None:
+def test_stores_behind_the_end_are_seen_alike_by_all(shared: Workspace, folder: Path) -> None:
     """When the file grows over them they are its content or gone, by the filesystem (tmpfs keeps them, ext4 does not).
 
     A FUSE daemon never hears of them before they are content: the kernel writes the page back once the file has grown.
@@ -206,23 +191,23 @@ def test_stores_behind_the_end_are_seen_alike_by_all(workspace: Workspace, here:
     ]
     grown: list[bytes] = []
     for number, grow in enumerate(ways):
-        path = here / str(number)
+        path = folder / str(number)
         path.write_bytes(b"x" * PAGE)
-        with shared(path) as memory:
+        with mapped(path) as memory:
             os.truncate(path, 100)
             memory[100:400] = b"z" * 300
             grow(path)
             grown.append(path.read_bytes())
             assert memory[:300] == grown[-1]
             assert grown[-1][:100] == b"x" * 100
-            (workspace.path / ".snapshots" / f"grown{number}").mkdir()
-        below = path.relative_to(workspace.path)
-        assert (workspace.path / ".snapshots" / f"grown{number}" / below).read_bytes() == grown[-1]
+            (shared.path / ".snapshots" / f"grown{number}").mkdir()
+        below = path.relative_to(shared.path)
+        assert (shared.path / ".snapshots" / f"grown{number}" / below).read_bytes() == grown[-1]
     assert [content[294:] for content in grown[1:3]] == [b"behind"] * 2
     assert all(content[100:] == b"a" * 200 for content in grown[3:])
     assert all(content[100:294] in (bytes(194), b"z" * 194) for content in grown[:3])
-    workspace.remount()
-    assert [(here / str(number)).read_bytes() for number in range(len(ways))] == grown
+    shared.remount()
+    assert [(folder / str(number)).read_bytes() for number in range(len(ways))] == grown
 
 
 def _pwrite(path: Path, flags: int, data: bytes, offset: int) -> None:
@@ -231,7 +216,7 @@ def _pwrite(path: Path, flags: int, data: bytes, offset: int) -> None:
     os.close(fd)
 
 
-def test_programs_run_from_the_mount_and_are_not_written_meanwhile(here: Path, tmp_path: Path) -> None:
+def test_programs_run_from_the_mount_and_are_not_written_meanwhile(folder: Path, tmp_path: Path) -> None:
     def run(base: Path) -> object:
         program = base / "program"
         shutil.copy("/bin/sleep", program)
@@ -259,7 +244,7 @@ def test_programs_run_from_the_mount_and_are_not_written_meanwhile(here: Path, t
         seen.append(subprocess.run([program]).returncode)
         return seen
 
-    found = run(here)
+    found = run(folder)
     assert found == run(tmp_path)
     assert found == [0, "ETXTBSY", "ETXTBSY", 0, 0, None, 0, "ETXTBSY", 0]
 
@@ -272,17 +257,17 @@ def tried(path: Path, flags: int) -> object:
     return 0
 
 
-def test_what_was_stored_survives_its_process_and_a_remount(workspace: Workspace, here: Path) -> None:
+def test_what_was_stored_survives_its_process_and_a_remount(shared: Workspace, folder: Path) -> None:
     """A process that stores and dies without msync has still stored; so does one that is killed."""
-    path = here / "file"
+    path = folder / "file"
     path.write_bytes(bytes(10 * PAGE))
 
     def store_and_die() -> None:
-        memory = shared(path)
+        memory = mapped(path)
         memory[5 * PAGE : 5 * PAGE + 6] = b"stored"
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert in_child(store_and_die) == -signal.SIGKILL
     assert path.read_bytes()[5 * PAGE :][:6] == b"stored"
-    workspace.remount()
+    shared.remount()
     assert path.read_bytes()[5 * PAGE :][:6] == b"stored"

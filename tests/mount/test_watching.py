@@ -21,7 +21,6 @@ from helios_fs.control import messages
 from helios_fs.control.client import find_daemon
 from helios_fs.fuse import touch
 from tests.mount.mounted import PATIENCE_SECONDS, Helios, Killer, Workspace, find_mounts
-from tests.mount.one_mount import one_workspace
 
 pytestmark = pytest.mark.fuse
 
@@ -111,46 +110,40 @@ def watch() -> Iterator[Callable[..., Inotify]]:
         each.close()
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with one_workspace(tmp_path_factory.mktemp("watching")) as workspace:
-        yield workspace
-
-
 @pytest.fixture
-def here(workspace: Workspace, request: pytest.FixtureRequest) -> Path:
-    path = workspace.path / request.node.name
+def here(shared: Workspace, request: pytest.FixtureRequest) -> Path:
+    path = shared.path / request.node.name
     path.mkdir()
     return path
 
 
-def helios(workspace: Workspace, *arguments: str) -> str:
-    return workspace.helios(*arguments, "-C", os.fspath(workspace.path), check=True).stdout
+def helios(shared: Workspace, *arguments: str) -> str:
+    return shared.helios(*arguments, "-C", os.fspath(shared.path), check=True).stdout
 
 
-def ask(workspace: Workspace, message: Any, reply: type) -> Any:
-    connection = find_daemon(os.fspath(workspace.store), "main")
+def ask(shared: Workspace, message: Any, reply: type) -> Any:
+    connection = find_daemon(os.fspath(shared.store), "main")
     assert connection is not None
     with connection:
         return connection.ask(message, reply)
 
 
-def take(workspace: Workspace) -> str:
+def take(shared: Workspace) -> str:
     """Take a snapshot; return its id."""
-    snapshot: str = ask(workspace, messages.TakeSnapshot(), messages.SnapshotTaken).id
+    snapshot: str = ask(shared, messages.TakeSnapshot(), messages.SnapshotTaken).id
     return snapshot
 
 
-def restore(workspace: Workspace, snapshot: str, *paths: Path) -> None:
+def restore(shared: Workspace, snapshot: str, *paths: Path) -> None:
     """As `helios restore` does."""
-    below = [os.fsencode(path.relative_to(workspace.path)) for path in paths]
-    ask(workspace, messages.Restore(snapshot, below, "test", "test"), messages.Restored)
+    below = [os.fsencode(path.relative_to(shared.path)) for path in paths]
+    ask(shared, messages.Restore(snapshot, below, "test", "test"), messages.Restored)
 
 
-def sealed(workspace: Workspace) -> tuple[str, int, int]:
+def sealed(shared: Workspace) -> tuple[str, int, int]:
     """The tree's hash, and how long the journal is: any record since the last call makes it longer."""
-    tree = ask(workspace, messages.Seal(), messages.Sealed)
-    return tree.tree, tree.lsn, ask(workspace, messages.Stats(), messages.StatsReply).counters["journal_end_bytes"]
+    tree = ask(shared, messages.Seal(), messages.Sealed)
+    return tree.tree, tree.lsn, ask(shared, messages.Stats(), messages.StatsReply).counters["journal_end_bytes"]
 
 
 def attributes(top: Path) -> dict[str, os.stat_result]:
@@ -161,9 +154,9 @@ def contents(top: Path) -> dict[str, bytes]:
     return {os.fspath(path): path.read_bytes() for path in top.rglob("*") if stat.S_ISREG(path.lstat().st_mode)}
 
 
-def touchers(workspace: Workspace) -> list[int]:
+def touchers(shared: Workspace) -> list[int]:
     """The processes that tell watchers, by the daemon that has started them."""
-    found, daemon = [], workspace.daemon()
+    found, daemon = [], shared.daemon()
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
@@ -177,16 +170,16 @@ def touchers(workspace: Workspace) -> list[int]:
 
 
 @contextmanager
-def held_back(workspace: Workspace, here: Path, watch: Callable[..., Inotify]) -> Iterator[None]:
+def held_back(shared: Workspace, here: Path, watch: Callable[..., Inotify]) -> Iterator[None]:
     """What is changed within is told afterwards only."""
     folder = here / "for the first time"
     folder.mkdir()
-    then = take(workspace)
+    then = take(shared)
     (folder / "file").write_text("")
     first = watch(folder)
-    restore(workspace, then)
+    restore(shared, then)
     first.read_to(Event(folder.name, "delete", "file"))
-    [toucher] = touchers(workspace)
+    [toucher] = touchers(shared)
     process = Killer(toucher)
     process.send(signal.SIGSTOP)
     try:
@@ -294,51 +287,51 @@ def check(seen: Inotify, top: str) -> None:
 
 
 def test_a_restore_is_seen_and_telling_changes_nothing(
-    workspace: Workspace, here: Path, watch: Callable[..., Inotify]
+    shared: Workspace, here: Path, watch: Callable[..., Inotify]
 ) -> None:
     furnish(here)
     before = contents(here)
-    with held_back(workspace, here, watch):
-        then = take(workspace)
+    with held_back(shared, here, watch):
+        then = take(shared)
         wreck(here)
         seen = watch(here, here / "d", here / "renamed")
-        restore(workspace, then)
-        told, shown = sealed(workspace), attributes(here)
+        restore(shared, then)
+        told, shown = sealed(shared), attributes(here)
     check(seen, here.name)
-    assert sealed(workspace) == told
+    assert sealed(shared) == told
     assert attributes(here) == shown
     assert contents(here) == before
-    assert helios(workspace, "diff", then) == ""
+    assert helios(shared, "diff", then) == ""
 
 
-def test_a_path_of_a_directory_in_a_directory(workspace: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
+def test_a_path_of_a_directory_in_a_directory(shared: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
     deep = here / "a" / "b" / "c"
     deep.mkdir(parents=True)
     (deep / "file").write_text("before")
     (deep / "other").write_text("before")
-    then = take(workspace)
+    then = take(shared)
     (deep / "file").write_text("after, and longer")
     (deep / "other").write_text("after, and longer")
     seen = watch(here, here / "a", deep)
-    restore(workspace, then, deep / "file")
+    restore(shared, then, deep / "file")
     assert seen.read_to(Event("c", "close_write", "file")) == [Event("c", "modify", "file")]
     assert (deep / "other").read_text() == "after, and longer"
 
 
 def test_a_directory_that_is_nowhere_else_and_one_of_another_type(
-    workspace: Workspace, here: Path, watch: Callable[..., Inotify]
+    shared: Workspace, here: Path, watch: Callable[..., Inotify]
 ) -> None:
     (here / "was a directory").mkdir()
     (here / "was a directory" / "file").write_text("")
     (here / "was a file").write_text("")
-    then = take(workspace)
+    then = take(shared)
     (here / "was a directory" / "file").unlink()
     (here / "was a directory").rmdir()
     (here / "was a directory").write_text("")
     (here / "was a file").unlink()
     (here / "was a file").mkdir()
     seen = watch(here)
-    restore(workspace, then)
+    restore(shared, then)
     events = seen.read_all(
         {
             Event(here.name, "delete", "was a directory"),
@@ -353,13 +346,13 @@ def test_a_directory_that_is_nowhere_else_and_one_of_another_type(
 
 
 @pytest.mark.parametrize("target", ["main", "a branch"])
-def test_a_merge_is_seen(workspace: Workspace, here: Path, watch: Callable[..., Inotify], target: str) -> None:
+def test_a_merge_is_seen(shared: Workspace, here: Path, watch: Callable[..., Inotify], target: str) -> None:
     furnish(here)
-    below = here.relative_to(workspace.path)
-    helios(workspace, "branch", "source")
-    helios(workspace, "branch", "target")
-    branches = workspace.path / ".branches"
-    root = workspace.path if target == "main" else branches / "target"
+    below = here.relative_to(shared.path)
+    helios(shared, "branch", "source")
+    helios(shared, "branch", "target")
+    branches = shared.path / ".branches"
+    root = shared.path if target == "main" else branches / "target"
     work, where = branches / "source" / below, root / below
     (work / "d" / "changed").write_text("merged")
     (work / "d" / "old").rename(work / "d" / "new")
@@ -368,7 +361,7 @@ def test_a_merge_is_seen(workspace: Workspace, here: Path, watch: Callable[..., 
     (work / "added" / "file").write_text("")
     os.listdir(where / "d")
     seen = watch(where, where / "d")
-    workspace.helios("merge", "source", "-C", os.fspath(root), check=True)
+    shared.helios("merge", "source", "-C", os.fspath(root), check=True)
     name = here.name
     assert set(seen.read_to(Event("d", "close_write", "changed"))) == {
         Event("d", "delete", "removed"),
@@ -379,21 +372,21 @@ def test_a_merge_is_seen(workspace: Workspace, here: Path, watch: Callable[..., 
     }
     assert (where / "d" / "changed").read_text() == "merged" and os.listdir(where / "added") == ["file"]
     for branch in ("source", "target"):
-        helios(workspace, "branch", "--force", "-d", branch)
+        helios(shared, "branch", "--force", "-d", branch)
 
 
 def test_what_the_mounts_owner_may_not_enter_is_passed_over(
-    workspace: Workspace, here: Path, watch: Callable[..., Inotify]
+    shared: Workspace, here: Path, watch: Callable[..., Inotify]
 ) -> None:
     closed = here / "closed"
     closed.mkdir()
     (closed / "file").write_text("before")
     closed.chmod(0)
-    then = take(workspace)
+    then = take(shared)
     closed.chmod(0o755)
     (closed / "file").write_text("after, and longer")
     seen = watch(here, closed)
-    restore(workspace, then)
+    restore(shared, then)
     told = {Event(here.name, "attrib", "closed", True), Event("closed", "attrib", "", True)}
     if os.geteuid() == 0:
         told |= {Event("closed", "modify", "file"), Event("closed", "close_write", "file")}
@@ -405,14 +398,14 @@ def test_what_the_mounts_owner_may_not_enter_is_passed_over(
 # -- While it is told -------------------------------------------------------------------------------------------------
 
 
-def test_a_name_is_there_all_the_time(workspace: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
+def test_a_name_is_there_all_the_time(shared: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
     """It is made once more, for watchers to see it, and nobody may find it missing meanwhile."""
     (here / "file").write_text("content")
     (here / "d").mkdir()
     (here / "d" / "below").write_text("below")
     (here / "moved").write_text("")
     (here / "link").symlink_to("file")
-    then = take(workspace)
+    then = take(shared)
     seen = watch(here)
     missing: list[OSError] = []
     for _ in range(40):
@@ -421,7 +414,7 @@ def test_a_name_is_there_all_the_time(workspace: Workspace, here: Path, watch: C
         (here / "d").rmdir()
         (here / "link").unlink()
         (here / "moved").rename(here / "elsewhere")
-        restore(workspace, then)
+        restore(shared, then)
         told = False
         while not told:
             for name in ("file", "d/below", "link", "moved"):
@@ -435,13 +428,13 @@ def test_a_name_is_there_all_the_time(workspace: Workspace, here: Path, watch: C
     assert not missing
 
 
-def test_what_is_open_already_keeps_its_name(workspace: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
-    with held_back(workspace, here, watch):
+def test_what_is_open_already_keeps_its_name(shared: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
+    with held_back(shared, here, watch):
         (here / "file").write_text("content")
-        then = take(workspace)
+        then = take(shared)
         (here / "file").unlink()
         seen = watch(here)
-        restore(workspace, then)
+        restore(shared, then)
         file = (here / "file").open()
     with file:
         assert seen.read_to(Event(here.name, "close_write", "file")) == [Event(here.name, "modify", "file")]
@@ -449,20 +442,20 @@ def test_what_is_open_already_keeps_its_name(workspace: Workspace, here: Path, w
         assert file.read() == "content"
 
 
-def test_what_comes_and_goes_before_it_is_told(workspace: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
+def test_what_comes_and_goes_before_it_is_told(shared: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
     """The process may ask for what it likes: what is there stays, what is not there does not come."""
-    with held_back(workspace, here, watch):
+    with held_back(shared, here, watch):
         for name in ("made", "replaced", "mode"):
             (here / name).write_text("")
         (here / "moved").write_text("moved")
-        then = take(workspace)
+        then = take(shared)
         for name in ("made", "replaced"):
             (here / name).unlink()
         (here / "moved").rename(here / "elsewhere")
         (here / "gone").write_text("")
         (here / "mode").chmod(0o600)
         seen = watch(here)
-        restore(workspace, then)
+        restore(shared, then)
         (here / "made").unlink()
         (here / "replaced").unlink()
         (here / "replaced").mkdir()
@@ -477,14 +470,14 @@ def test_what_comes_and_goes_before_it_is_told(workspace: Workspace, here: Path,
 
 
 def test_a_writer_in_the_middle_keeps_what_it_wrote(
-    workspace: Workspace, here: Path, watch: Callable[..., Inotify]
+    shared: Workspace, here: Path, watch: Callable[..., Inotify]
 ) -> None:
     (here / "file").write_bytes(b"a" * 10_000)
-    then = take(workspace)
+    then = take(shared)
     seen = watch(here)
     for size in range(20):
         (here / "file").write_bytes(b"b" * 5000)
-        restore(workspace, then)
+        restore(shared, then)
         with (here / "file").open("ab") as file:
             for _ in range(size):
                 file.write(b"c" * 100)
@@ -495,21 +488,21 @@ def test_a_writer_in_the_middle_keeps_what_it_wrote(
         assert (here / "file").read_bytes() == expected_bytes
 
 
-def test_the_process_may_die(workspace: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
+def test_the_process_may_die(shared: Workspace, here: Path, watch: Callable[..., Inotify]) -> None:
     (here / "file").write_text("before")
-    then = take(workspace)
-    with held_back(workspace, here, watch):
+    then = take(shared)
+    with held_back(shared, here, watch):
         (here / "file").write_text("after, and longer")
-        restore(workspace, then)
-        [toucher] = touchers(workspace)
+        restore(shared, then)
+        [toucher] = touchers(shared)
         killer = Killer(toucher)
         killer.kill()
         killer.wait()
     (here / "file").write_text("after")
     seen = watch(here)
-    restore(workspace, then)
+    restore(shared, then)
     assert seen.read_to(Event(here.name, "close_write", "file")) == [Event(here.name, "modify", "file")]
-    log = (workspace.store / "run" / "main.log").read_text()
+    log = (shared.store / "run" / "main.log").read_text()
     assert log.count("watchers do not hear of all that has changed") == 1
 
 
@@ -550,39 +543,39 @@ class Tail:
         return os.read(self._process.stdout.fileno(), 1 << 16).decode()
 
 
-def test_tail_follows_a_file_that_is_restored(workspace: Workspace, here: Path) -> None:
+def test_tail_follows_a_file_that_is_restored(shared: Workspace, here: Path) -> None:
     (here / "log").write_text("one\ntwo\nthree\n")
-    then = take(workspace)
+    then = take(shared)
     (here / "log").write_text("one\n")
     with Tail("-f", "-s", "0.05", os.fspath(here / "log")) as tail:
         assert tail.line() == "one\n"
-        restore(workspace, then)
+        restore(shared, then)
         assert tail.line() == "two\nthree\n"
         with (here / "log").open("a") as log:
             log.write("four\n")
         assert tail.line() == "four\n"
 
 
-def test_tail_finds_a_file_that_comes_back(workspace: Workspace, here: Path) -> None:
+def test_tail_finds_a_file_that_comes_back(shared: Workspace, here: Path) -> None:
     (here / "log").write_text("back\n")
-    then = take(workspace)
+    then = take(shared)
     (here / "log").unlink()
     with Tail("-F", "-s", "0.05", os.fspath(here / "log")) as tail:
         said = ""
         while "cannot open" not in said:
             said += tail.line()
-        restore(workspace, then)
+        restore(shared, then)
         said = tail.line()
         while "back\n" not in said.splitlines(keepends=True):
             said += tail.line()
 
 
-def test_watchdog(workspace: Workspace, here: Path) -> None:
+def test_watchdog(shared: Workspace, here: Path) -> None:
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
     from watchdog.observers.inotify import InotifyObserver
 
     furnish(here)
-    then = take(workspace)
+    then = take(shared)
     wreck(here)
     found: set[tuple[str, str]] = set()
     done = threading.Event()
@@ -598,7 +591,7 @@ def test_watchdog(workspace: Workspace, here: Path) -> None:
     observer.schedule(Handler(), os.fspath(here), recursive=True)
     observer.start()
     try:
-        restore(workspace, then)
+        restore(shared, then)
         assert done.wait(PATIENCE_SECONDS), found
     finally:
         observer.stop()
@@ -642,14 +635,14 @@ def mark(fd: int, path: Path, what: int, flags: int = 0) -> int:
 
 
 @pytest.mark.root
-def test_fanotify_by_a_mark_on_a_directory(workspace: Workspace, here: Path) -> None:
+def test_fanotify_by_a_mark_on_a_directory(shared: Workspace, here: Path) -> None:
     (here / "file").write_text("before")
-    then = take(workspace)
+    then = take(shared)
     (here / "file").write_text("after, and longer")
     fd = fanotify(0)
     try:
         assert mark(fd, here, _FAN_CLOSE_WRITE | _FAN_EVENT_ON_CHILD) == 0
-        restore(workspace, then)
+        restore(shared, then)
         ready, _, _ = select.select([fd], [], [], PATIENCE_SECONDS)
         assert ready, "no event comes"
         length, _, _, _, mask, file, _ = _FAN_EVENT.unpack_from(os.read(fd, 4096))
@@ -661,16 +654,16 @@ def test_fanotify_by_a_mark_on_a_directory(workspace: Workspace, here: Path) -> 
 
 
 @pytest.mark.root
-def test_fanotify_by_names_takes_marks_on_directories_only(workspace: Workspace, here: Path) -> None:
+def test_fanotify_by_names_takes_marks_on_directories_only(shared: Workspace, here: Path) -> None:
     """A FUSE filesystem has no id of its own (f_fsid is 0), so it cannot be marked as a whole."""
     (here / "file").write_text("")
-    then = take(workspace)
+    then = take(shared)
     (here / "file").unlink()
     fd = fanotify(_FAN_REPORT_FID)
     try:
         assert mark(fd, here, _FAN_CREATE, _FAN_MARK_FILESYSTEM) == errno.ENODEV
         assert mark(fd, here, _FAN_CREATE | _FAN_MODIFY | _FAN_EVENT_ON_CHILD) == 0
-        restore(workspace, then)
+        restore(shared, then)
         seen = 0
         while seen != _FAN_CREATE | _FAN_MODIFY:
             ready, _, _ = select.select([fd], [], [], PATIENCE_SECONDS)
