@@ -65,6 +65,10 @@ class Content:
         else:
             self.data.extend(bytes(size - self.size))
 
+    def is_unsettled(self, offset: int) -> bool:
+        """Tell whether a mapping has stored into the page of this byte since it was written back."""
+        return offset // PAGE in self._unsettled
+
     def settle(self, offset: int = 0, end: int = 1 << 62) -> None:
         """What mappings have stored into the pages of these bytes has been written back."""
         for page in self._pages(offset, end):

@@ -15,6 +15,7 @@ ROUNDS_PER_LOG: Final = 20
 PARTS: Final = "shared-parts"
 PART_BYTES: Final = 100_003
 """Not a multiple of a page: neighbours share one."""
+MOST_PARTS: Final = 64
 
 
 class Shared:
@@ -51,6 +52,8 @@ class Shared:
         """Change bytes of this process's part by a write, or by a store through a mapping that is synced at once."""
         if self._parts is None:
             self._parts = os.open(self._root / PARTS, os.O_CREAT | os.O_RDWR, 0o644)
+            # As long as it will ever be: it must not grow while others store into its last page (lost_growth.py).
+            os.pwrite(self._parts, b"\0", MOST_PARTS * PART_BYTES)
         offset %= PART_BYTES
         data = data[: PART_BYTES - offset]
         start = self._process * PART_BYTES
