@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.targets import ALL, Target, chosen
+from benchmarks.targets import ALL, COMPARED, Target, chosen
 
 IDEAS = ("loop", "ops", "snapshots", "memory", "mount_time", "latency", "many", "branches", "programs")
 
@@ -39,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure HeliosFS beside what it is compared with.")
     parser.add_argument("ideas", nargs="*", metavar="IDEA", help=f"any of: {', '.join(IDEAS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller trees: to see that it works")
-    parser.add_argument("--targets", default=",".join(names), help="which to measure (default: %(default)s)")
+    parser.add_argument(
+        "--targets",
+        default=",".join(target.name for target in COMPARED),
+        help="which to measure (default: %(default)s); also `before`, served by the checkout $HELIOS_BEFORE",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="append a line of JSON for each figure")
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp"), help="on the disk to measure (%(default)s)")
     given = parser.parse_args(arguments)

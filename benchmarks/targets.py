@@ -141,7 +141,26 @@ class Helios(Target):
             run(*helios(), "unmount", str(self.path))
 
 
-ALL: tuple[type[Target], ...] = (Plain, Bindfs, FuseOverlayfs, Helios)
+class Before(Helios):
+    """A workspace served by another checkout, the one that $HELIOS_BEFORE names: what a change costs, in one run."""
+
+    name = "before"
+
+    def _prepare(self) -> None:
+        tree = ["--from", str(self._tree)] if self._tree else []
+        run(*helios(), "init", str(self._below / "store"), *tree, checkout=self._checkout())
+
+    def mount(self) -> None:
+        """Mount it."""
+        run(*helios(), "mount", str(self.path), "--store", str(self._below / "store"), checkout=self._checkout())
+
+    @staticmethod
+    def _checkout() -> Path:
+        return Path(os.environ["HELIOS_BEFORE"])
+
+
+COMPARED: tuple[type[Target], ...] = (Plain, Bindfs, FuseOverlayfs, Helios)
+ALL: tuple[type[Target], ...] = (*COMPARED, Before)
 
 
 def chosen(names: Sequence[str]) -> list[type[Target]]:
@@ -171,10 +190,10 @@ def helios() -> list[str]:
     return [sys.executable, "-m", "helios_fs.cli.main"]
 
 
-def run(*command: str) -> str:
+def run(*command: str, checkout: Path = CHECKOUT) -> str:
     """Run a command and return what it printed; raise with what it complained of."""
-    # So that this checkout's package is found, installed or not.
-    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
+    # So that the checkout's package is found, installed or not.
+    path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH", "")]))
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20 * PATIENCE_SECONDS)
     if done.returncode != 0:
