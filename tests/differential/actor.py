@@ -203,6 +203,8 @@ class _Process:
                 mount, plain = (os.lstat(each) for each in paths)
         for difference in self._differences(mount, plain):
             yield f"{path!r}: {difference}"
+        if stat.S_ISLNK(plain.st_mode):
+            yield from self._look_behind(call, path)
         if closely and stat.S_ISREG(plain.st_mode) and stat.S_ISREG(mount.st_mode):
             fds = []
             for side in self._sides:
@@ -213,6 +215,18 @@ class _Process:
                 os.close(fd)
             if difference:
                 yield f"{path!r}: {difference}"
+
+    def _look_behind(self, call: str, path: bytes) -> Iterable[str]:
+        """Look at what a symlink leads to: the call may have followed it."""
+        paths = [os.path.join(f"/proc/self/fd/{side.here}".encode(), path) for side in self._sides]
+        try:
+            mount, plain = map(os.stat, paths)
+        except OSError:
+            return  # Whether it leads anywhere, the call's own answer tells.
+        if stat.S_ISREG(plain.st_mode) and self._put_right(call, mount, plain, *paths):
+            mount, plain = map(os.stat, paths)
+        for difference in self._differences(mount, plain):
+            yield f"behind {path!r}: {difference}"
 
     def _look_at_slot(self, name: str, number: int, closely: bool) -> Iterable[str]:
         mount, plain = (side.fds[number] for side in self._sides)
