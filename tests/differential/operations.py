@@ -327,12 +327,25 @@ def _map_read(side: Side, slot: Slot, offset: int, length: int) -> bytes:
 
 
 def _sendfile(side: Side, out: Slot, source: Slot, offset: int, length: int) -> int:
+    """Send on after a short count, as sendfile(2) asks of those who call it."""
     place = ctypes.c_int64(offset)
-    return _checked(_libc.sendfile(side.fd(out), side.fd(source), ctypes.addressof(place), length))
+    sent = 0
+    while sent < length:
+        count = _checked(_libc.sendfile(side.fd(out), side.fd(source), ctypes.addressof(place), length - sent))
+        if not count:
+            break
+        sent += count
+    return sent
 
 
 def _copy_file_range(side: Side, source: Slot, out: Slot, from_: int, to: int, length: int) -> int:
-    return os.copy_file_range(side.fd(source), side.fd(out), length, from_, to)
+    copied = 0
+    while copied < length:
+        count = os.copy_file_range(side.fd(source), side.fd(out), length - copied, from_ + copied, to + copied)
+        if not count:
+            break
+        copied += count
+    return copied
 
 
 # -- Attributes ------------------------------------------------------------------------------------------------------
