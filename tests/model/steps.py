@@ -279,7 +279,7 @@ class Steps:
         """Compare a snapshot with what it was."""
         if not self.snapshots:
             return
-        snapshot_id = self.choose(sorted(self.snapshots))
+        snapshot_id = self.choose(list(self.snapshots))
         assert self.branch.dump_snapshot(snapshot_id) == self.snapshots[snapshot_id]
         worktree = self.branch.worktree
         found = worktree.snapshots.get(snapshot_id)
@@ -292,7 +292,7 @@ class Steps:
         """Say something else of a snapshot."""
         if not self.snapshots:
             return
-        snapshot_id = self.choose(sorted(self.snapshots))
+        snapshot_id = self.choose(list(self.snapshots))
         words = (
             self.choose([b"", b"the " + snapshot_id.encode()]),
             self.choose(["", "why"]),
@@ -305,7 +305,7 @@ class Steps:
         """Delete a snapshot."""
         if not self.snapshots:
             return
-        snapshot_id = self.choose(sorted(self.snapshots))
+        snapshot_id = self.choose(list(self.snapshots))
         if self.said.get(snapshot_id, (b"", "", False))[2]:
             with pytest.raises(NotPermitted):
                 self.branch.worktree.delete_snapshot(snapshot_id)
@@ -318,7 +318,7 @@ class Steps:
         """Bring a snapshot's state back, whole, with descriptors open and the kernel holding what it likes."""
         if not self.snapshots:
             return
-        snapshot_id = self.choose(sorted(self.snapshots))
+        snapshot_id = self.choose(list(self.snapshots))
         self.snapshot()
         self.seal()
         worktree = self.branch.worktree

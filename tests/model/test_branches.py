@@ -57,7 +57,7 @@ class Forest:
         """Make a branch; it gets its journal at once, or later, or by its parent's recovery."""
         if len(self.branches) + len(self.begun) >= MAX_BRANCHES:
             return
-        name = self.choose(sorted(self.branches))
+        name = self.choose(list(self.branches))
         parent = self.branches[name]
         self.made += 1
         then = copy.copy(parent)
@@ -83,7 +83,7 @@ class Forest:
 
     def step(self) -> str:
         """Do something to one branch."""
-        identity = self.choose(sorted(self.branches))
+        identity = self.choose(list(self.branches))
         steps = self.branches[identity]
         # A snapshot that others inherit is its branch's to describe and to delete, and changes for all of them.
         step = self.choose([one for one in STEPS if one not in ("delete_snapshot", "describe_snapshot")])
@@ -100,7 +100,7 @@ class Forest:
 
     def rename(self) -> None:
         """Give a branch another name: nothing that it shows changes."""
-        known = sorted(set(self.branches) - {"main"})
+        known = [one for one in self.branches if one != "main"]
         if known:
             self.made += 1
             branching.rename_branch(self.branches["main"].branch.store, self.choose(known), f"n{self.made}")
@@ -108,7 +108,7 @@ class Forest:
     def delete(self) -> None:
         """Delete a branch that has none of its own; another's unfinished fork is one."""
         store = self.branches["main"].branch.store
-        for identity in sorted(set(self.branches) - {"main"}):
+        for identity in [one for one in self.branches if one != "main"]:
             if store.branches.children(identity) or any(parent == identity for parent, _, _ in self.begun):
                 continue
             steps = self.branches.pop(identity)
@@ -119,7 +119,7 @@ class Forest:
     def merge(self) -> None:
         """Merge a branch into its parent; what only one of them changed is as that one has it."""
         store = self.branches["main"].branch.store
-        known = [one for one in sorted(set(self.branches) - {"main"}) if one not in self.merged]
+        known = [one for one in self.branches if one != "main" and one not in self.merged]
         pairs = [(one, store.branches.get(one).parent) for one in known]
         pairs = [(child, parent) for child, parent in pairs if parent in self.branches]
         if not pairs:

@@ -298,11 +298,12 @@ def test_two_directories_that_are_moved_into_each_other_at_once(folder: Path) ->
     (folder / "b").mkdir()
     child = os.fork()
     if child == 0:
-        _, refusals = _swap(folder / "a", folder / "b")
-        os._exit(0 if refusals <= {errno.ENOENT, errno.EINVAL} else 1)
+        moved, refusals = _swap(folder / "a", folder / "b")
+        os._exit(2 * (moved > 0) + (not refusals <= {errno.ENOENT, errno.EINVAL}))
     moved, refusals = _swap(folder / "b", folder / "a")
-    assert os.waitpid(child, 0)[1] == 0
-    assert refusals <= {errno.ENOENT, errno.EINVAL}
-    assert moved > 0
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert refusals <= {errno.ENOENT, errno.EINVAL} and not ended & 1
+    # One of them may have been too slow to win even once.
+    assert moved or ended & 2
     assert {path.name for path in folder.rglob("*")} <= {"a", "b", "inside"}
     assert len(list(folder.rglob("*"))) == 2
