@@ -1,7 +1,6 @@
 """One mounted workspace for all tests of a module, and running a part of a test as somebody else."""
 
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.mount.mounted import Workspace
+from tests.posix.system import in_child
 
 _T = TypeVar("_T")
 
@@ -55,27 +55,4 @@ def run_as(user: int, where: Path, action: Callable[[Path], _T]) -> _T:
 
     For root only. The way to `where` need not be open to that user.
     """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            os.chdir(where)
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            try:
-                answer: object = (True, action(Path(".")))
-            except BaseException as error:
-                answer = (False, error)
-            os.write(writing, pickle.dumps(answer))
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        raw = pipe.read()
-    os.waitpid(child, 0)
-    done, value = pickle.loads(raw)
-    if not done:
-        raise value
-    return value  # type: ignore[no-any-return]  # what `action` returned
+    return in_child(lambda: action(Path(".")), user, where=where)

@@ -121,8 +121,16 @@ class Killed(Exception):
     """A child was ended by a signal."""
 
 
-def in_child(action: Callable[[], _T], user: int | None = None, group: int = -1, groups: Sequence[int] = ()) -> _T:
+def in_child(
+    action: Callable[[], _T],
+    user: int | None = None,
+    group: int = -1,
+    groups: Sequence[int] = (),
+    where: Path | None = None,
+) -> _T:
     """Do something in a process of its own, as somebody else if wanted; return or raise what it did.
+
+    `where` becomes its directory before it becomes somebody else: the way there need not be open to that user.
 
     Raises Killed with the signal's name where one ended it.
     """
@@ -131,6 +139,8 @@ def in_child(action: Callable[[], _T], user: int | None = None, group: int = -1,
     if child == 0:
         try:
             os.close(reading)
+            if where is not None:
+                os.chdir(where)
             if user is not None:
                 os.setgroups(groups)
                 os.setgid(group if group >= 0 else user)
