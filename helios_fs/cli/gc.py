@@ -83,7 +83,12 @@ def daemons(where: workspace.Workspace) -> list[client.Connection]:
         connection = client.find_daemon(where.store, branch)
         if connection is None:
             continue
-        pid = connection.hello().pid
+        try:
+            pid = connection.hello().pid
+        except client.HungUp:
+            # The branch was closed, or deleted, since we connected.
+            connection.close()
+            continue
         if pid in found:
             connection.close()
         else:

@@ -27,6 +27,10 @@ def socket_name(branch: str) -> str:
     return branch.replace("%", "%25").replace("/", "%2F") + ".sock"
 
 
+class HungUp(HeliosError):
+    """The daemon ended the conversation: it has ended, or it has let go of the branch."""
+
+
 class Connection:
     """A conversation with the daemon that owns a branch."""
 
@@ -50,8 +54,7 @@ class Connection:
     def ask(self, request: messages.Request, reply_type: type[_R], timeout_seconds: float | None = None) -> _R:
         """Return the daemon's reply; wait for as long as it takes where no timeout is given.
 
-        Raises what the daemon said it failed with, Busy where it does not answer in time, and HeliosError where it
-        hung up.
+        Raises what the daemon said it failed with, Busy where it does not answer in time, HungUp.
         """
         line = messages.encode(request)
         if len(line) > messages.MAX_REQUEST_BYTES:
@@ -63,9 +66,9 @@ class Connection:
         except TimeoutError:
             raise Busy("the daemon of this workspace does not answer") from None
         except OSError as error:
-            raise HeliosError(f"the daemon of this workspace hung up: {error.strerror or error}") from error
+            raise HungUp(f"the daemon of this workspace hung up: {error.strerror or error}") from error
         if not line.endswith(b"\n"):
-            raise HeliosError("the daemon of this workspace hung up before it answered; see `helios doctor`")
+            raise HungUp("the daemon of this workspace hung up before it answered; see `helios doctor`")
         reply = messages.decode_reply(line)
         if isinstance(reply, messages.Failed):
             raise messages.raised(reply)

@@ -6,14 +6,17 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from helios_fs.control import messages
-from helios_fs.control.client import find_daemon
+from helios_fs.control.client import find_daemon, socket_name
+from helios_fs.store.branches import Branches
 from tests.conftest import Helios
 
 pytestmark = pytest.mark.fuse
@@ -154,6 +157,32 @@ def test_gc_without_a_mount_and_on_a_terminal(helios: Helios, workspace: Path, e
 
 
 # -- Purge -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_branch_that_is_closed_while_a_collection_begins(helios: Helios, workspace: Path) -> None:
+    """Whoever listens for it takes the connection and hangs up; the others are asked all the same."""
+    store = workspace.parent / "store"
+    os.mkdir(workspace / ".branches/side")
+    helios("branch", "-C", workspace, check=True)
+    (side,) = Branches(str(store)).all()
+    run = os.open(store / "run", os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as closing:
+        closing.bind(f"/proc/self/fd/{run}/{socket_name(side.id)}")
+        os.close(run)
+        closing.listen()
+
+        def hang_up() -> None:
+            connection, _ = closing.accept()
+            # With a request unread: the other end is reset.
+            select.select([connection], [], [], 30)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        done = helios("gc", "-C", workspace)
+        thread.join(30)
+    assert not thread.is_alive()
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
