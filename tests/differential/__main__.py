@@ -44,9 +44,12 @@ def _tell(trees: Trees, calls: list[Call], branch: bool, found: Difference, seed
 
     def differs(fewer: list[Call]) -> int | None:
         again = trees.run(fewer, branch, whole_every=10)
-        if again is None or fewer[again.number].name != calls[found.number].name:
-            return None  # another difference is for another day
-        return again.number
+        if again is None:
+            return None
+        if again.number == len(fewer):
+            return again.number - 1  # found when all was compared at the end
+        # Another difference is for another day.
+        return again.number if fewer[again.number].name == calls[found.number].name else None
 
     fewest = shrink(calls[: found.number + 1], differs)
     again = trees.run(fewest, branch, whole_every=1)

@@ -24,8 +24,6 @@ from tests.differential.compare import (
 )
 from tests.differential.operations import EMPTY, Side, answer, is_path
 
-_Path = str | bytes
-
 
 class User(NamedTuple):
     """Who an actor is."""
@@ -168,28 +166,31 @@ class _Process:
 
     def _look(self, call: Call) -> Iterable[str]:
         slots: set[int] = set()
-        paths: set[bytes] = set()
+        here = (self._sides[0].here, self._sides[1].here)
+        paths: set[tuple[tuple[int, int], bytes]] = set()
         for argument in call.arguments:
             if isinstance(argument, Slot):
                 slots.add(argument.number)
             elif isinstance(argument, At):
                 if argument.slot is None:
                     path = argument.path
-                    paths |= {path, os.path.dirname(path.rstrip(b"/")) or b"."}
+                    paths |= {(here, path), (here, os.path.dirname(path.rstrip(b"/")) or b".")}
                 else:
                     slots.add(argument.slot)
+                    below = (self._sides[0].fds[argument.slot], self._sides[1].fds[argument.slot])
+                    if EMPTY not in below:
+                        paths.add((below, argument.path))
         closely = call.look > 1
-        for path in paths:
-            yield from self._look_at_path(call.name, path, closely)
+        for folders, path in paths:
+            yield from self._look_at_path(call.name, folders, path, closely)
         for number in slots:
             yield from self._look_at_slot(call.name, number, closely)
 
-    def _look_at_path(self, call: str, path: bytes, closely: bool) -> Iterable[str]:
+    def _look_at_path(self, call: str, folders: tuple[int, int], path: bytes, closely: bool) -> Iterable[str]:
         seen: list[os.stat_result | str] = []
-        for side in self._sides:
-            os.fchdir(side.here)
+        for folder in folders:
             try:
-                seen.append(os.lstat(path))
+                seen.append(os.lstat(path, dir_fd=folder))
             except OSError as error:
                 seen.append(os.strerror(error.errno or 0))
         mount, plain = seen
@@ -197,34 +198,28 @@ class _Process:
             if mount != plain:
                 yield f"{path!r}: {_short(mount)} on the mount, {_short(plain)} on the reference"
             return
-        if stat.S_ISREG(plain.st_mode):
-            paths = [os.path.join(f"/proc/self/fd/{side.here}".encode(), path) for side in self._sides]
-            if self._put_right(call, mount, plain, *paths):
-                mount, plain = (os.lstat(each) for each in paths)
+        if stat.S_ISREG(plain.st_mode) and self._put_right(call, mount, plain, folders, path):
+            mount, plain = (os.lstat(path, dir_fd=folder) for folder in folders)
         for difference in self._differences(mount, plain):
             yield f"{path!r}: {difference}"
         if stat.S_ISLNK(plain.st_mode):
-            yield from self._look_behind(call, path)
+            yield from self._look_behind(call, folders, path)
         if closely and stat.S_ISREG(plain.st_mode) and stat.S_ISREG(mount.st_mode):
-            fds = []
-            for side in self._sides:
-                os.fchdir(side.here)
-                fds.append(os.open(path, os.O_RDONLY | os.O_NOFOLLOW))
+            fds = [os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder) for folder in folders]
             difference = content_difference(*fds)
             for fd in fds:
                 os.close(fd)
             if difference:
                 yield f"{path!r}: {difference}"
 
-    def _look_behind(self, call: str, path: bytes) -> Iterable[str]:
+    def _look_behind(self, call: str, folders: tuple[int, int], path: bytes) -> Iterable[str]:
         """Look at what a symlink leads to: the call may have followed it."""
-        paths = [os.path.join(f"/proc/self/fd/{side.here}".encode(), path) for side in self._sides]
         try:
-            mount, plain = map(os.stat, paths)
+            mount, plain = (os.stat(path, dir_fd=folder) for folder in folders)
         except OSError:
             return  # Whether it leads anywhere, the call's own answer tells.
-        if stat.S_ISREG(plain.st_mode) and self._put_right(call, mount, plain, *paths):
-            mount, plain = map(os.stat, paths)
+        if stat.S_ISREG(plain.st_mode) and self._put_right(call, mount, plain, folders, path):
+            mount, plain = (os.stat(path, dir_fd=folder) for folder in folders)
         for difference in self._differences(mount, plain):
             yield f"behind {path!r}: {difference}"
 
@@ -235,7 +230,7 @@ class _Process:
                 yield f"slot {number}: open on one side only"
             return
         status, shown = os.fstat(plain), os.fstat(mount)
-        if self._put_right(name, shown, status, f"/proc/self/fd/{mount}", f"/proc/self/fd/{plain}"):
+        if self._put_right(name, shown, status, (mount, plain)):
             status, shown = os.fstat(plain), os.fstat(mount)
         for difference in self._differences(shown, status):
             yield f"slot {number}: {difference}"
@@ -252,17 +247,24 @@ class _Process:
                     yield f"slot {number}: {difference}"
 
     def _put_right(
-        self, call: str, mount: os.stat_result, plain: os.stat_result, mount_path: _Path, plain_path: _Path
+        self, call: str, mount: os.stat_result, plain: os.stat_result, fds: tuple[int, int], path: bytes | None = None
     ) -> bool:
-        """Where set-id bits differ as they may, let them be the same again; see `compare.py`."""
+        """Where set-id bits differ as they may, let them be the same again; see `compare.py`.
+
+        `fds` are two open files, or two directories below which `path` is meant.
+        """
         if mount.st_mode == plain.st_mode or call not in ALWAYS_SEEN or self._user is None:
             return False
         if self._user.uid == 0 and lost_by_root(mount, plain):
-            os.chmod(plain_path, stat.S_IMODE(mount.st_mode))
+            side, mode = 1, stat.S_IMODE(mount.st_mode)
         elif self._user.uid != 0 and kept_by_others(mount, plain):
-            os.chmod(mount_path, stat.S_IMODE(plain.st_mode))
+            side, mode = 0, stat.S_IMODE(plain.st_mode)
         else:
             return False
+        if path is None:
+            os.chmod(f"/proc/self/fd/{fds[side]}", mode)
+        else:
+            os.chmod(path, mode, dir_fd=fds[side])
         return True
 
     def _differences(self, mount: os.stat_result, plain: os.stat_result) -> Iterable[str]:
